@@ -1,0 +1,1 @@
+"""Experiment configurations: one study a file."""

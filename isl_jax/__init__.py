@@ -1,0 +1,1 @@
+"""Learn to segment label-free microscopy from a handful of annotations, by in silico labelling."""

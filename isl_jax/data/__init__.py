@@ -1,0 +1,1 @@
+"""Microscopy files to training batches: readers, layouts, targets, prepared store, crops (no jax here)."""

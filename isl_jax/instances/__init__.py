@@ -1,0 +1,1 @@
+"""Maps to instance labels, and labels to scores (no jax here)."""

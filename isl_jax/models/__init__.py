@@ -1,0 +1,1 @@
+"""Networks: the DenseNet U-Net, its heads, and the porting of pretrained weights."""

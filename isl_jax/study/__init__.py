@@ -1,0 +1,1 @@
+"""Many runs to tables, figures and one page."""
