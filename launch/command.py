@@ -1,49 +1,71 @@
-"""What every command shares: one clear line for bad input, exit status 1, no traceback."""
+"""What every command shares: help that explains, one clear line for bad input, exit statuses."""
 
+import inspect
 import os
 import sys
 from collections.abc import Callable
+from typing import Any, NoReturn
 
 from absl import app, flags
 
 _DEBUG = flags.DEFINE_bool("debug", False, "Show the full traceback of an error.")
 
 # Errors that bad input raises on purpose, with a message written for the user.
-INPUT_ERRORS = (ValueError, OSError, LookupError)
+_INPUT_ERRORS = (ValueError, OSError, LookupError, FloatingPointError)
 
 
-def _reported(main: Callable[[], int | None]) -> Callable[[list[str]], int]:
-    def wrapped(argv: list[str]) -> int:
-        try:
-            if len(argv) > 1:
-                raise ValueError(
-                    f"unknown argument {argv[1]!r}: every option is written --name=value"
-                )
-            return main() or 0
-        except INPUT_ERRORS as error:
-            if _DEBUG.value:
-                raise
-            # KeyError quotes its message; the text is what the user should read.
-            message = error.args[0] if isinstance(error, KeyError) and error.args else error
-            print(f"error: {message}", file=sys.stderr)
-            return 1
-        except KeyboardInterrupt:
-            print("stopped by the user", file=sys.stderr)
-            return 130
+def _message(error: BaseException) -> str:
+    # LookupErrors quote their message; the text is what the user should read.
+    text = str(error.args[0]) if isinstance(error, LookupError) and error.args else str(error)
+    return " ".join(text.split())
 
-    return wrapped
+
+def _fail(error: BaseException, status: int = 1) -> NoReturn:
+    print(f"error: {_message(error)}", file=sys.stderr)
+    sys.exit(status)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    try:
+        rest = flags.FLAGS(argv)[1:]
+        if rest:
+            raise ValueError(f"unknown argument {rest[0]!r}: options are written --name=value")
+    # ml_collections reports an unknown --config.key as an AttributeError.
+    except (flags.Error, AttributeError, TypeError, *_INPUT_ERRORS) as error:
+        _fail(error, status=2)
+    return argv[:1]
 
 
 def command(main: Callable[[], int | None]) -> Callable[[], None]:
     """Turn `main`, a function that reads its flags and returns an exit status, into a command.
 
-    Input errors (ValueError, OSError, LookupError) are printed as one line and exit with status 1;
-    --debug shows their traceback.
+    `--help` prints the docstring and the flags of main's module. Errors of input (ValueError,
+    OSError, LookupError, FloatingPointError) are one line and exit status 1, unusable options exit
+    status 2; `--debug` shows tracebacks.
     """
 
+    def show_help() -> NoReturn:
+        module = inspect.getmodule(main)
+        name = sys.argv[0] if main.__module__ == "__main__" else main.__module__
+        print(inspect.getdoc(module) or "", flags.FLAGS.module_help(name), sep="\n\n")
+        sys.exit(0)
+
+    def reported(_: Any) -> int:
+        try:
+            return main() or 0
+        except _INPUT_ERRORS as error:
+            if _DEBUG.value:
+                raise
+            _fail(error)
+        except KeyboardInterrupt:
+            print("stopped by the user", file=sys.stderr)
+            return 130
+
     def run() -> None:
-        # TensorFlow-style C++ logs of XLA are noise for the users of a command.
+        if {"--help", "-help", "-h"} & set(sys.argv[1:]):
+            show_help()
+        # C++ logs of XLA are noise for the users of a command.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        app.run(_reported(main))
+        app.run(reported, flags_parser=_parse)
 
     return run

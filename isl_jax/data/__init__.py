@@ -1,1 +1,1 @@
-"""Microscopy files to training batches: readers, layouts, targets, prepared store, crops (no jax here)."""
+"""Microscopy files to training batches: layouts, targets, prepared store, crops (never jax)."""

@@ -1,0 +1,142 @@
+"""What every study shares: defaults, each with the paper's value where the paper gives one.
+
+A study's file calls `study_config` with the text after the colon of `--config=FILE:TEXT`:
+
+    pretrain                      predict the stain
+    segment,init=isl,n=1          segment with one annotated image, from a pretext run's weights
+    (nothing)                     both stages, for a sweep: `pretrain.*` and `train.*`
+
+Any key can be overridden on the command line, `--config.train.num_steps=2000`.
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+STAGES = ("pretrain", "segment")
+INITS = ("random", "imagenet", "isl")
+
+
+def parse_argument(text: str, **defaults: str) -> dict[str, str]:
+    """Split `segment,init=isl,n=10` into `stage` and named values; unknown names are an error."""
+    values = {"stage": "", "init": "imagenet", "n": "1"} | defaults
+    for part in filter(None, text.split(",")):
+        name, equals, value = part.partition("=")
+        if not equals:
+            name, value = "stage", part
+        if name not in values:
+            known = ", ".join(sorted(values))
+            raise ValueError(f"config argument {part!r}: unknown name; known are {known}")
+        values[name] = value
+    if values["stage"] not in ("", *STAGES):
+        raise ValueError(f"config argument {text!r}: stage is one of {', '.join(STAGES)}")
+    if values["init"] not in INITS:
+        raise ValueError(f"config argument {text!r}: init is one of {', '.join(INITS)}")
+    if not values["n"].isdigit() or int(values["n"]) < 1:
+        raise ValueError(f"config argument {text!r}: n is a number of annotated images, 1 or more")
+    return values
+
+
+def _train(num_steps: int, learning_rate: float) -> ConfigDict:
+    return ConfigDict(
+        {
+            # Crops per update over all devices. Paper's code: 10.
+            "batch_size": 10,
+            # Optimiser updates. Paper: segmentation sees 20 000 samples, 2000 updates of 10.
+            "num_steps": num_steps,
+            # Adam. The paper's code has 0.1 (pretext) and 0.01, for targets of 0..65535; ours are
+            # 0..1.
+            "learning_rate": learning_rate,
+            # constant (paper) or cosine: decay to 0 at the last step.
+            "schedule": "cosine",
+            # Steps of linear warm-up. Paper: none.
+            "warmup_steps": 10,
+            # Adam's beta 1. Paper's code: 0.5 (pretext), 0.9 (segmentation).
+            "b1": 0.9,
+            "b2": 0.999,
+            # Bound on the global gradient norm; 0: none (paper).
+            "clip_norm": 0.0,
+            # Steps between checkpoints, and between looks at the validation set.
+            "checkpoint_every": 500,
+            "validate_every": 250,
+            # Steps between lines of metrics.jsonl.
+            "log_every": 10,
+            # best: lowest validation loss (paper; the last step without a validation set), or last.
+            "keep": "best",
+        }
+    )
+
+
+def study_config(study: str, argument: dict[str, str]) -> ConfigDict:
+    """Configuration of one stage of `study`; of both when the argument names no stage."""
+    stage = argument["stage"]
+    config = ConfigDict(
+        {
+            # nucleus (semantic, IoU) or cell (instances, mAP).
+            "study": study,
+            # pretrain, segment, or empty for a sweep over both.
+            "stage": stage,
+            # Seeds the weights, the crops and their order, and which N images are annotated.
+            "seed": 0,
+            # Number of annotated images (not crops) of a segmentation run.
+            "num_annotated": int(argument["n"]),
+            "data": {
+                # Folder written by `isl-prepare`.
+                "root": config_dict.placeholder(str),
+                # Side of the square crops in pixels. Paper: 512.
+                "crop_size": 512,
+                # Crops drawn from each image. Paper: 5.
+                "crops_per_image": 5,
+                # Crops start anywhere but in these shares of the image's height and width: top,
+                # bottom, left, right. Paper, cell study: the badly lit top third is left out.
+                "margin": (0.0, 0.0, 0.0, 0.0),
+                # Random flips and quarter turns. Paper: none.
+                "flips": False,
+                # Processes that load crops; 0: the main process does.
+                "num_workers": 0,
+            },
+            "model": {
+                "encoder": "densenet121",
+                # float32, bfloat16, or auto: bfloat16 on GPU and TPU, float32 on CPU.
+                "compute_dtype": "auto",
+                # Two convolutions after an ISL network, cell study: paper (the last one linear) or
+                # reference (each with BatchNorm and ReLU, as the authors' code).
+                "head": "paper",
+                # Slope of eq. (1), nucleus study from ISL. Paper: 1.
+                "slope": 1.0,
+            },
+            "init": {
+                # random, imagenet or isl.
+                "kind": argument["init"],
+                # isl: workdir of the pretext run.
+                "checkpoint": config_dict.placeholder(str),
+                # imagenet: a local weights file instead of the download.
+                "weights": config_dict.placeholder(str),
+            },
+            "target": {
+                # Distance map: normalised (each cell's maximum is 255) or pixels.
+                "distance_scale": "normalised",
+                # Map units that a network output of 1 stands for.
+                "distance_unit": 255.0,
+            },
+            "loss": {
+                # Weight of the semantic term of eq. (2). auto: the initial ratio of MSE to BCE, the
+                # paper's rule (2000 for its maps).
+                "alpha": "auto",
+                # Batches that auto averages over.
+                "alpha_batches": 8,
+            },
+            "instances": {
+                # Contrast of a marker in map units (paper: 10 on its maps), or auto: chosen on the
+                # annotated training images for the highest mAP.
+                "h": "auto",
+            },
+            "train": _train(2000, 1e-3),
+        }
+    )
+    pretrain = _train(20_000, 1e-3)
+    if stage == "pretrain":
+        config.train = pretrain
+        # The pretext task starts from ImageNet, as in the paper, unless told otherwise.
+        config.num_annotated = 0
+    elif not stage:
+        config.pretrain = pretrain
+    return config

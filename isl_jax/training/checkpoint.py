@@ -1,0 +1,79 @@
+"""Checkpoints of a run: the state and the loader's position, saved together (the orbax wrapper)."""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from isl_jax.training.state import TrainState
+
+
+class Checkpoints:
+    """The `checkpoints/<step>/` folders of a run; use as a context manager.
+
+    Saving is asynchronous and atomic: a folder gets its final name only when it is complete, so
+    that a half-written checkpoint is never taken for one. The last `keep` are kept.
+    """
+
+    def __init__(self, directory: Path, *, keep: int = 2) -> None:
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, cleanup_tmp_directories=True, enable_async_checkpointing=True
+        )
+        self._directory = directory.absolute()
+        self._manager = ocp.CheckpointManager(self._directory, options=options)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # Waits for the save in flight: leaving early would throw it away.
+        self._manager.close()
+
+    @property
+    def latest_step(self) -> int | None:
+        """Step of the newest complete checkpoint; None if there is none."""
+        return self._manager.latest_step()
+
+    def save(self, state: TrainState, loader_state: dict[str, Any]) -> None:
+        """Save the state and the JSON-like position of the batch iterator, in the background."""
+        step = int(state.step)
+        if step == self._manager.latest_step():
+            return
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state),  # pyright: ignore[reportCallIssue]
+                loader=ocp.args.JsonSave(loader_state),  # pyright: ignore[reportCallIssue]
+            ),
+        )
+
+    def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        """Load the newest checkpoint into the structure and sharding of `like`.
+
+        Raises ValueError naming the folder when its arrays do not fit the network of `like`.
+        """
+        step = self.latest_step
+        if step is None:
+            raise FileNotFoundError(f"{self._directory}: no complete checkpoint to resume from")
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        try:
+            restored = self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardRestore(abstract),  # pyright: ignore[reportCallIssue]
+                    loader=ocp.args.JsonRestore(),  # pyright: ignore[reportCallIssue]
+                ),
+            )
+        except (ValueError, KeyError) as error:
+            raise ValueError(
+                f"{self._directory / str(step)}: this checkpoint does not fit the configured "
+                f"network; use another --workdir or the configuration it was trained with ({error})"
+            ) from error
+        return restored["state"], restored["loader"]

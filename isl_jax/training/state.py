@@ -1,0 +1,46 @@
+"""The state of a training run: a plain pytree that is born where it lives."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from isl_jax.training.sharding import replicate
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that one step changes, and the `alpha` of eq. (2).
+
+    `alpha` rides along because `alpha="auto"` measures it on the first batches: a resumed run must
+    keep the value that the run began with.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    alpha: jax.Array
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """Flax variables of the network."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+def create_state(
+    variables: dict[str, Any], optimizer: optax.GradientTransformation, mesh: Mesh
+) -> TrainState:
+    """Replicate host `variables` over the mesh and start the optimiser there."""
+    variables = replicate(variables, mesh)
+    params = variables["params"]
+    return TrainState(
+        step=replicate(jnp.zeros((), jnp.int32), mesh),
+        params=params,
+        batch_stats=variables["batch_stats"],
+        opt_state=replicate(jax.jit(optimizer.init)(params), mesh),
+        alpha=replicate(jnp.ones((), jnp.float32), mesh),
+    )

@@ -1,0 +1,97 @@
+"""Answer "how many images must I annotate?": train and test a grid of N x init x seed.
+
+    isl-sweep --config=configs/cell.py --config.data.root=DATA \
+        --n=1,10 --inits=random,isl --seeds=0,1 --workdir=S
+    isl-report --workdir=S
+
+Pretrains once (--config.pretrain.* are its settings; or give --isl_checkpoint), then fine-tunes
+(--config.train.*) and tests every run of the grid on the same withheld fields. Runs that are done
+are skipped, cut ones resumed, failed ones reported at the end with exit status 1.
+"""
+
+import sys
+from pathlib import Path
+
+from absl import flags
+from isl_jax.launch.command import command
+from isl_jax.launch.configuration import configure_jax, find_packaged_config, to_experiment
+from ml_collections import ConfigDict, config_flags
+
+from isl_jax.study.experiment import Experiment
+from isl_jax.study.sweep import Grid, run_sweep
+from isl_jax.training.loop import InterruptedTrainingError
+
+_CONFIG = config_flags.DEFINE_config_file("config", help_string="FILE of the study, no stage.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the sweep; created, or resumed.")
+_N = flags.DEFINE_list("n", ["1"], "Numbers of annotated images.")
+_INITS = flags.DEFINE_list("inits", ["imagenet", "isl"], "Among random, imagenet, isl.")
+_SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds of weights, crops and annotated images.")
+_ISL = flags.DEFINE_string("isl_checkpoint", None, "Finished pretext run to use for isl.")
+_STAND_IN = flags.DEFINE_enum(
+    "imagenet_stand_in",
+    None,
+    ["random"],
+    "Use this init for imagenet when its weights cannot be downloaded (the report says so).",
+)
+
+
+def _numbers(name: str, values: list[str]) -> tuple[int, ...]:
+    if not values or not all(value.isdigit() for value in values):
+        raise ValueError(f"--{name}={','.join(values)}: want whole numbers, as --{name}=1,10")
+    return tuple(int(value) for value in values)
+
+
+def _stages(config: ConfigDict) -> tuple[Experiment, Experiment]:
+    """Experiments of the pretext task and of the segmentation, from a config without a stage."""
+    values = dict(config)
+    pretrain_schedule = values.pop("pretrain", None)
+    if pretrain_schedule is None:
+        raise ValueError("a sweep takes the config file without a stage: --config=FILE")
+    pretrain = values | {
+        "stage": "pretrain",
+        "train": pretrain_schedule,
+        "num_annotated": 0,
+    }
+    # Each run of the grid gets its own init; random needs nothing else to be a valid experiment.
+    segment = values | {"stage": "segment", "init": dict(values["init"]) | {"kind": "random"}}
+    return to_experiment(pretrain), to_experiment(segment)
+
+
+def main() -> int:
+    """Run the sweep that the flags describe."""
+    if _CONFIG.value is None or not _WORKDIR.value:
+        raise ValueError("--config=FILE and --workdir=FOLDER are needed; see --help")
+    unknown = set(_INITS.value) - {"random", "imagenet", "isl"}
+    if unknown:
+        raise ValueError(f"--inits: {sorted(unknown)[0]!r} is none of random, imagenet, isl")
+    grid = Grid(_numbers("n", _N.value), tuple(_INITS.value), _numbers("seeds", _SEEDS.value))
+    configure_jax()
+    pretrain, segment = _stages(_CONFIG.value)
+    try:
+        failures = run_sweep(
+            pretrain,
+            segment,
+            grid,
+            Path(_WORKDIR.value),
+            isl_checkpoint=Path(_ISL.value) if _ISL.value else None,
+            stand_in=_STAND_IN.value,
+        )
+    except InterruptedTrainingError as stopped:
+        print(stopped, file=sys.stderr)
+        return 128 + 15
+    for failure in failures:
+        print(f"failed: {failure}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+_main = command(main)
+
+
+def run() -> None:
+    """Entry point of `isl-sweep`."""
+    find_packaged_config()
+    _main()
+
+
+if __name__ == "__main__":
+    run()
