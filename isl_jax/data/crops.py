@@ -1,0 +1,273 @@
+"""Which crops to train on, and their pixels: images, targets and weights."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import ceil, floor
+from pathlib import Path
+from typing import Literal
+from zlib import crc32
+
+import numpy as np
+from scipy import ndimage
+
+from isl_jax.data.normalisation import standardise
+from isl_jax.data.store import LABELS, Dataset, Field
+from isl_jax.data.targets import distance_map, semantic_mask
+
+Rule = Literal["stain_signal", "foreground", "any_label", "any"]
+Target = Literal["stain", "semantic", "distance_and_semantic"]
+NUM_TARGETS = {"stain": 1, "semantic": 1, "distance_and_semantic": 2}
+
+# A crop of 512² needs 5000 foreground pixels (section 2); other sizes the same fraction.
+FOREGROUND_FRACTION = 5000 / 512**2
+# "At least one nucleus": this fraction of a crop (262 pixels of 512²) shows stain above background.
+STAIN_FRACTION = 1e-3
+
+Margin = tuple[float, float, float, float]
+NO_MARGIN: Margin = (0.0, 0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A square window of a field, in pixels; it may reach past fields that are smaller."""
+
+    field: str
+    top: int
+    left: int
+    size: int
+
+
+# Where crops may lie ----------------------------------------------------------------------------
+
+
+def window_counts(mask: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Number of set pixels in every height × width window, by a summed-area table.
+
+    mask: bool [H, W]. Returns int64 [H − height + 1, W − width + 1], indexed by the window's top
+    left pixel: four table look-ups a window, whatever its size.
+    """
+    table = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), np.int64)
+    np.cumsum(mask, axis=0, dtype=np.int64, out=table[1:, 1:])
+    np.cumsum(table[1:, 1:], axis=1, out=table[1:, 1:])
+    return (
+        table[height:, width:]
+        - table[:-height, width:]
+        - table[height:, :-width]
+        + table[:-height, :-width]
+    )
+
+
+def valid_positions(
+    dataset: Dataset, field: Field, *, size: int, rule: Rule, margin: Margin = NO_MARGIN
+) -> np.ndarray:
+    """Top-left positions of crops that keep the rule and the margins: bool [H, W].
+
+    Rules: "stain_signal", stain above `stain_threshold` on at least STAIN_FRACTION of the crop;
+    "foreground", labels on at least FOREGROUND_FRACTION of it; "any_label", labels somewhere;
+    "any", no rule.
+    `margin` (top, bottom, left, right) are fractions of the field that crops stay out of. A field
+    shorter than the crop has one position along that axis, 0, and none if it has a margin there.
+    """
+    valid = np.zeros((field.height, field.width), bool)
+    tops = _range(field.height, size, *margin[:2])
+    lefts = _range(field.width, size, *margin[2:])
+    if not tops or not lefts:
+        return valid
+    allowed = valid[tops.start : tops.stop, lefts.start : lefts.stop]
+    if rule == "any":
+        allowed[:] = True
+        return valid
+    counts = window_counts(
+        _signal(dataset, field, rule), min(size, field.height), min(size, field.width)
+    )
+    fraction = {"foreground": FOREGROUND_FRACTION, "stain_signal": STAIN_FRACTION}.get(rule, 0)
+    needed = max(1, ceil(fraction * size * size))
+    allowed[:] = counts[tops.start : tops.stop, lefts.start : lefts.stop] >= needed
+    return valid
+
+
+def _range(length: int, size: int, before: float, after: float) -> range:
+    if length < size:
+        return range(0 if before or after else 1)
+    return range(ceil(before * length), floor((1 - after) * length) - size + 1)
+
+
+def _signal(dataset: Dataset, field: Field, rule: Rule) -> np.ndarray:
+    if rule == "stain_signal":
+        stain = dataset.stain_image(field.name)
+        return stain > stain_threshold(stain)
+    if rule in ("foreground", "any_label"):
+        return dataset.labels(field.name) > 0
+    raise ValueError(f"crop rule {rule!r} is none of stain_signal, foreground, any_label, any")
+
+
+def stain_threshold(stain: np.ndarray) -> float:
+    """Raw value above which a stain [H, W] counts as signal, relative to its own background.
+
+    Median + 5 robust standard deviations, or + 10 % of the way to the 99.9 percentile if that is
+    more: brightness differs tenfold between fields, and a field of noise alone stays below.
+    """
+    step = max(1, int(np.sqrt(stain.size / (1 << 18))))
+    values = np.asarray(stain[::step, ::step], np.float64)
+    background, bright = np.percentile(values, (50, 99.9))
+    deviation = 1.4826 * np.median(np.abs(values - background))
+    return float(background + max(5 * deviation, 0.1 * (bright - background)))
+
+
+def _draw_seed(seed: int, name: str, *more: int) -> list[int]:
+    # By the field's name: its crops do not depend on which other fields are in the subset.
+    return [seed, crc32(name.encode()), *more]
+
+
+def fixed_crops(
+    dataset: Dataset,
+    fields: Sequence[Field],
+    *,
+    size: int,
+    per_image: int,
+    seed: int,
+    rule: Rule,
+    margin: Margin = NO_MARGIN,
+) -> tuple[tuple[Crop, ...], tuple[str, ...]]:
+    """The paper's crops, drawn once: `per_image` different ones of each field.
+
+    Each is drawn uniformly from the field's valid positions (see `valid_positions`), the same for
+    a field whatever other fields are given. Returns (crops in field order, names of the fields
+    dropped for having no valid position); a field with fewer positions gives what it has.
+    """
+    crops, dropped = [], []
+    for field in fields:
+        positions = np.flatnonzero(
+            valid_positions(dataset, field, size=size, rule=rule, margin=margin)
+        )
+        if not len(positions):
+            dropped.append(field.name)
+            continue
+        rng = np.random.default_rng(_draw_seed(seed, field.name))
+        for at in rng.choice(positions, min(per_image, len(positions)), replace=False):
+            crops.append(Crop(field.name, int(at) // field.width, int(at) % field.width, size))
+    return tuple(crops), tuple(dropped)
+
+
+class FreshCrops:
+    """New crops each epoch: crop `index` of an epoch is a function of (seed, epoch, index) alone.
+
+    Valid positions are kept as one bit a pixel. `dropped` names the fields that have none;
+    `len()` is the number of crops an epoch, `per_image` for each field kept.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        fields: Sequence[Field],
+        *,
+        size: int,
+        per_image: int,
+        seed: int,
+        rule: Rule,
+        margin: Margin = NO_MARGIN,
+    ):
+        self.size, self.per_image, self.seed = size, per_image, seed
+        self._fields: list[tuple[Field, np.ndarray, np.ndarray]] = []
+        dropped = []
+        for field in fields:
+            valid = valid_positions(dataset, field, size=size, rule=rule, margin=margin)
+            if valid.any():
+                self._fields.append((field, valid.sum(1).cumsum(), np.packbits(valid, axis=1)))
+            else:
+                dropped.append(field.name)
+        self.dropped = tuple(dropped)
+
+    def __len__(self) -> int:
+        return len(self._fields) * self.per_image
+
+    def crop(self, epoch: int, index: int) -> Crop:
+        """Crop number `index` (0 ≤ index < len) of an epoch."""
+        field, rows, bits = self._fields[index // self.per_image]
+        rng = np.random.default_rng(_draw_seed(self.seed, field.name, epoch, index))
+        rank = int(rng.integers(rows[-1]))
+        top = int(np.searchsorted(rows, rank, side="right"))
+        before = int(rows[top - 1]) if top else 0
+        left = int(np.flatnonzero(np.unpackbits(bits[top]))[rank - before])
+        return Crop(field.name, top, left, self.size)
+
+
+# Pixels of a crop ---------------------------------------------------------------------------------
+
+
+def load_crop(
+    dataset: Dataset,
+    crop: Crop,
+    *,
+    target: Target,
+    distance_scale: Literal["normalised", "pixels"] = "normalised",
+    distance_unit: float = 255.0,
+) -> dict[str, np.ndarray]:
+    """Pixels of one crop, float32: image [S, S, C], target [S, S, T], weight [S, S, 1].
+
+    image: standardised by the statistics of the whole field. target, by name: "stain", scaled to
+    0..1 (not clipped); "semantic", 0 or 1; "distance_and_semantic", distance map / distance_unit,
+    then semantic. weight: 1, and 0 where the crop reaches past the field (filled by reflection).
+    """
+    field = dataset.field(crop.field)
+    window = (
+        slice(crop.top, min(crop.top + crop.size, field.height)),
+        slice(crop.left, min(crop.left + crop.size, field.width)),
+    )
+    image = standardise(
+        dataset.inputs(crop.field)[window],
+        field.input_mean,
+        field.input_std,
+        pixels=field.height * field.width,
+    )
+    if target == "stain":
+        planes = [dataset.stain_scale.scale(dataset.stain_image(crop.field)[window])]
+    elif target in ("semantic", "distance_and_semantic"):
+        planes = [semantic_mask(np.asarray(dataset.labels(crop.field)[window]))]
+        if target == "distance_and_semantic":
+            distance = _crop_distance(dataset, crop.field, window, distance_scale)
+            planes.insert(0, distance / np.float32(distance_unit))
+    else:
+        raise ValueError(f"target {target!r} is none of {', '.join(NUM_TARGETS)}")
+    sample = {
+        "image": image,
+        "target": np.stack(planes, axis=-1),
+        "weight": np.ones((*image.shape[:2], 1), np.float32),
+    }
+    missing = [(0, crop.size - image.shape[axis]) for axis in (0, 1)]
+    if any(after for _, after in missing):
+        pad = [*missing, (0, 0)]
+        for key, mode in (("image", "reflect"), ("target", "reflect"), ("weight", "constant")):
+            sample[key] = np.pad(sample[key], pad, mode=mode)
+    return sample
+
+
+def _crop_distance(
+    dataset: Dataset, name: str, window: tuple[slice, slice], scale: Literal["normalised", "pixels"]
+) -> np.ndarray:
+    """Distance map of the whole field, computed only where the crop's cells reach: exact."""
+    labels = dataset.labels(name)
+    ids, boxes = _cell_boxes(dataset.path(name, LABELS))
+    inside = boxes[np.isin(ids, np.unique(labels[window]))]
+    (top, bottom), (left, right) = ((side.start, side.stop) for side in window)
+    if len(inside):
+        # One pixel beyond each cell, so that its whole boundary is in view.
+        top = max(0, min(top, inside[:, 0].min() - 1))
+        bottom = min(labels.shape[0], max(bottom, inside[:, 1].max() + 1))
+        left = max(0, min(left, inside[:, 2].min() - 1))
+        right = min(labels.shape[1], max(right, inside[:, 3].max() + 1))
+    distance = distance_map(np.asarray(labels[top:bottom, left:right]), scale=scale)
+    rows, columns = window
+    return distance[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+
+
+@lru_cache(maxsize=1024)
+def _cell_boxes(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Label ids [n] and their bounding boxes [n, 4] (top, bottom, left, right; ends exclusive)."""
+    ids, compact = np.unique(np.load(path, mmap_mode="r"), return_inverse=True)
+    # Compact ids: find_objects allocates a slot for every number up to the largest.
+    first = 0 if ids[0] > 0 else 1
+    found = ndimage.find_objects(compact.reshape(-1, compact.shape[-1]) + (1 - first))
+    boxes = [(r.start, r.stop, c.start, c.stop) for r, c in found]
+    return ids[first:], np.array(boxes, int).reshape(-1, 4)

@@ -1,0 +1,168 @@
+"""The prepared data set: memory-mapped arrays of each field, and dataset.json that describes them."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from pathlib import Path
+
+import numpy as np
+
+from isl_jax.data.normalisation import StainScale, standardise
+from isl_jax.data.splits import SPLITS
+
+SCHEMA = 1
+DESCRIPTION = "dataset.json"
+FIELDS_DIR = "fields"
+INPUTS, STAIN, LABELS = "inputs.npy", "stain.npy", "labels.npy"
+
+
+@dataclass(frozen=True)
+class Field:
+    """One prepared field of view; input_mean and input_std [C] in raw units, per channel."""
+
+    name: str
+    group: str
+    split: str
+    height: int
+    width: int
+    has_stain: bool
+    has_labels: bool
+    input_mean: tuple[float, ...]
+    input_std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A prepared data set, opened: descriptions in memory, pixels on disk until asked for."""
+
+    root: Path
+    study: str
+    channels: tuple[str, ...]
+    stain: str | None
+    stain_scale: StainScale
+    fields: tuple[Field, ...]
+    pixel_size: float | None = None
+    _by_name: dict = field(init=False, repr=False, compare=False, default_factory=dict)
+    _open: Callable = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self._by_name.update({item.name: item for item in self.fields})
+        # Bounded: every open map holds a file descriptor, and data sets have hundreds of fields.
+        cached = lru_cache(maxsize=256)(partial(np.load, mmap_mode="r"))
+        object.__setattr__(self, "_open", cached)
+
+    def field(self, name: str) -> Field:
+        """The field of that name; ValueError if there is none."""
+        if name not in self._by_name:
+            raise ValueError(f"{self.root}: there is no field {name!r} in this data set")
+        return self._by_name[name]
+
+    def path(self, name: str, array: str) -> Path:
+        """Where an array of a field lies: INPUTS, STAIN or LABELS."""
+        return self.root / FIELDS_DIR / self.field(name).name / array
+
+    def inputs(self, name: str) -> np.ndarray:
+        """Label-free planes, memory-mapped [H, W, C] in the raw dtype."""
+        return self._open(self.path(name, INPUTS))
+
+    def stain_image(self, name: str) -> np.ndarray:
+        """Stain, memory-mapped [H, W] in the raw dtype; ValueError if the field has none."""
+        if not self.field(name).has_stain:
+            raise ValueError(f"{self.root}: field {name!r} has no stain image")
+        return self._open(self.path(name, STAIN))
+
+    def labels(self, name: str) -> np.ndarray:
+        """Instance labels, memory-mapped [H, W] int32, 0 background; ValueError if there are none."""
+        if not self.field(name).has_labels:
+            raise ValueError(f"{self.root}: field {name!r} has no label image")
+        return self._open(self.path(name, LABELS))
+
+    def standardised(self, name: str) -> np.ndarray:
+        """Label-free planes of a whole field, standardised: float32 [H, W, C]."""
+        item = self.field(name)
+        return standardise(self.inputs(name), item.input_mean, item.input_std)
+
+    def select(self, split: str, *, stain: bool = False, labels: bool = False) -> tuple[Field, ...]:
+        """Fields of one split, of these the ones that have a stain and labels where asked for."""
+        if split not in SPLITS:
+            raise ValueError(f"split {split!r} is none of {', '.join(SPLITS)}")
+        return tuple(
+            item
+            for item in self.fields
+            if item.split == split
+            and (item.has_stain or not stain)
+            and (item.has_labels or not labels)
+        )
+
+
+def open_dataset(root: Path | str) -> Dataset:
+    """Open a prepared data set.
+
+    Raises FileNotFoundError or ValueError in one line if `root` is not such a folder, is damaged,
+    or was written by a newer version.
+    """
+    root = Path(root)
+    path = root / DESCRIPTION
+    if not root.is_dir():
+        raise FileNotFoundError(
+            f"{root}: no such folder; make it with launch/prepare.py --out={root}"
+        )
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{root}: is not a prepared data set (no {DESCRIPTION}); make one with launch/prepare.py"
+        )
+    try:
+        record = json.loads(path.read_text())
+        schema = record["schema"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: is damaged ({error}); prepare the data set again") from None
+    if schema != SCHEMA:
+        raise ValueError(
+            f"{path}: has schema {schema}, this version reads {SCHEMA}; prepare the data set again"
+        )
+    scale = record["stain_scale"]
+    dataset = Dataset(
+        root=root,
+        study=record["study"],
+        channels=tuple(record["channels"]),
+        stain=record["stain"],
+        stain_scale=StainScale(scale["low"], scale["high"]),
+        fields=tuple(_field(entry) for entry in record["fields"]),
+        pixel_size=record["pixel_size"],
+    )
+    for item in dataset.fields:
+        inputs = dataset.path(item.name, INPUTS)
+        if not inputs.is_file():
+            raise FileNotFoundError(f"{inputs}: is missing; prepare the data set again")
+    return dataset
+
+
+def _field(entry: dict) -> Field:
+    return Field(
+        name=entry["name"],
+        group=entry["group"],
+        split=entry["split"],
+        height=entry["height"],
+        width=entry["width"],
+        has_stain=entry["has_stain"],
+        has_labels=entry["has_labels"],
+        input_mean=tuple(entry["input_mean"]),
+        input_std=tuple(entry["input_std"]),
+    )
+
+
+def annotated_subset(dataset: Dataset, n: int, seed: int) -> tuple[Field, ...]:
+    """The first n of the labelled training fields in an order drawn by `seed`.
+
+    Nested in n for one seed (1 ⊂ 10 ⊂ …); val and test never enter. Raises ValueError if there are
+    fewer than n.
+    """
+    candidates = dataset.select("train", labels=True)
+    if not 1 <= n <= len(candidates):
+        raise ValueError(
+            f"{dataset.root}: {n} annotated training fields were asked for, there are "
+            f"{len(candidates)}; choose N between 1 and {len(candidates)}"
+        )
+    order = np.random.default_rng(seed).permutation(len(candidates))
+    return tuple(candidates[k] for k in order[:n])

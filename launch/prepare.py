@@ -1,0 +1,172 @@
+"""Turn raw microscope files into a prepared data set that training maps into memory.
+
+Files named as the paper's data sets:
+  launch/prepare.py --source=RAW --layout=dataset1 --out=DATA
+Any folder of <field>_<channel>.tif or .png, the phase image standing in for three input channels:
+  launch/prepare.py --source=RAW --layout=folder --inputs=phase,phase,phase --stain=nuclei \\
+    --labels=cell_masks --out=DATA
+Stacks: planes 1 and 2, every second plane, or a projection (max, mean, focus):
+  --inputs='brightfield[1,2]'   --inputs='dic[::2]'   --stain=dapi:max
+Look first, write nothing:
+  launch/prepare.py --source=RAW --layout=folder --inputs=phase --dry_run
+A layout of your own: a .py file with `layout = Layout(...)`, or the same keys as .json or .toml.
+"""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+from isl_jax.launch.command import command
+from tqdm import tqdm
+
+from isl_jax.data import preparation, splits
+from isl_jax.data.layouts import STUDIES, Layout, Role, load_layout, match_files, parse_roles
+
+_SOURCE = flags.DEFINE_string("source", None, "Folder with the raw files (searched recursively).")
+_OUT = flags.DEFINE_string("out", None, "Folder to write; it must not exist.")
+_LAYOUT = flags.DEFINE_string("layout", "folder", "dataset1, dataset2, folder, or a layout file.")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print what was matched and write nothing.")
+_INPUTS = flags.DEFINE_string("inputs", None, "Input channels, comma-separated, in network order.")
+_STAIN = flags.DEFINE_string("stain", None, "Stain channel; empty for none.")
+_LABELS = flags.DEFINE_string("labels", None, "Label channels, the preferred one first.")
+_PATTERN = flags.DEFINE_string("pattern", None, "File-name pattern instead of the layout's.")
+_GROUP = flags.DEFINE_string("group", None, "Expression that finds the group in a field's name.")
+_EXCLUDE = flags.DEFINE_string("exclude", None, "Leave out fields in whose name this is found.")
+_STUDY = flags.DEFINE_enum("study", None, STUDIES, "What is segmented (default: the layout's).")
+_PIXEL_SIZE = flags.DEFINE_float("pixel_size", None, "Pixel size of the raw images, µm.")
+_BIN = flags.DEFINE_integer("bin", 1, "Average blocks of this many pixels squared.", lower_bound=1)
+_STAIN_SCALE = flags.DEFINE_enum(
+    "stain_scale", "percentile", ("percentile", "dtype"),
+    "Stain to 0..1 by percentiles 0.1 and 99.9 of the training fields, or by the dtype's maximum.",
+)  # fmt: skip
+_TEST = flags.DEFINE_float("test", 0.2, "Fraction of the fields withheld for the test, by group.")
+_VAL = flags.DEFINE_float("val", 0.1, "Fraction of the fields for validation, by group.")
+_TEST_GROUPS = flags.DEFINE_list("test_groups", None, "Groups to withhold instead of a fraction.")
+_VAL_GROUPS = flags.DEFINE_list("val_groups", None, "Groups to validate on (with --test_groups).")
+_SPLIT_FILES = flags.DEFINE_string("split_files", None, "Folder with train.txt, val.txt, test.txt.")
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the split.")
+_WORKERS = flags.DEFINE_integer("workers", 1, "Processes that convert fields.", lower_bound=1)
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the folder --out if it exists.")
+
+
+def main() -> int | None:
+    """Match, check, convert; the dry run prints the table instead of converting."""
+    if _SOURCE.value is None:
+        raise ValueError("no --source: give the folder with the raw files")
+    layout = _layout()
+    fields, unmatched = match_files(Path(_SOURCE.value), layout, exclude=_EXCLUDE.value)
+    checked = preparation.check_fields(fields, layout, progress=_progress)
+    split_of, split_record = _split({item.raw.name: item.raw.group for item in checked})
+    if _DRY_RUN.value:
+        _print_table(checked, layout, split_of)
+        for path in unmatched:
+            print(f"not used: {path}")
+        return None
+    if _OUT.value is None:
+        raise ValueError("no --out: give the folder to write, or --dry_run to look only")
+    out = Path(_OUT.value)
+    if out.exists() and not _OVERWRITE.value:
+        raise ValueError(f"{out}: exists already; choose another --out, or give --overwrite")
+    fresh = out.with_name(f".{out.name}.new") if out.exists() else out
+    shutil.rmtree(fresh, ignore_errors=True) if fresh != out else None
+    preparation.prepare(
+        checked,
+        layout,
+        split_of,
+        fresh,
+        binning=_BIN.value,
+        stain_scale=_STAIN_SCALE.value,
+        source=str(Path(_SOURCE.value).resolve()),
+        split_record=split_record,
+        workers=_WORKERS.value,
+        progress=tqdm,
+    )
+    if fresh != out:
+        shutil.rmtree(out)
+        fresh.rename(out)
+    _print_summary(out, checked, split_of, len(unmatched))
+    return None
+
+
+def _progress(items):
+    return tqdm(items, desc="check", unit="field")
+
+
+def _layout() -> Layout:
+    layout = load_layout(_LAYOUT.value)
+    changes: dict = {}
+    if _INPUTS.value is not None:
+        changes["inputs"] = parse_roles(_INPUTS.value)
+    if _STAIN.value is not None:
+        changes["stain"] = Role.parse(_STAIN.value) if _STAIN.value else None
+    if _LABELS.value is not None:
+        changes["labels"] = tuple(name for name in _LABELS.value.split(",") if name)
+        changes["study"] = "nucleus" if _LABELS.value.startswith("nucle") else "cell"
+    for key, flag in (
+        ("pattern", _PATTERN), ("group", _GROUP), ("study", _STUDY), ("pixel_size", _PIXEL_SIZE)
+    ):  # fmt: skip
+        if flag.value is not None:
+            changes[key] = flag.value
+    return dataclasses.replace(layout, **changes)
+
+
+def _split(groups: dict[str, str]) -> tuple[dict[str, str], dict]:
+    """Field → split, and the record of how it was decided."""
+    if _SPLIT_FILES.value:
+        split_of = splits.split_by_files(groups, Path(_SPLIT_FILES.value))
+        return split_of, {"method": "files", "folder": _SPLIT_FILES.value}
+    if _TEST_GROUPS.value:
+        test, val = _TEST_GROUPS.value, _VAL_GROUPS.value or []
+        split_of = splits.split_by_groups(groups, test=test, val=val)
+        return split_of, {"method": "groups", "test": test, "val": val}
+    fractions = {"test": _TEST.value, "val": _VAL.value, "seed": _SEED.value}
+    return splits.split_by_fraction(groups, **fractions), {"method": "fraction", **fractions}
+
+
+def _print_table(checked, layout: Layout, split_of: dict[str, str]) -> None:
+    rows = [("field", "group", "split", "channel", "shape", "dtype", "range", "saturated", "files")]
+    for item in checked:
+        inputs, stain, labels = preparation.load_field(item, layout, binning=_BIN.value)
+        planes = [(name, inputs[..., c]) for c, name in enumerate(item.channels)]
+        if stain is not None and layout.stain is not None:
+            planes.append((f"{layout.stain} (stain)", stain))
+        if labels is not None:
+            planes.append((f"{item.label_channel} (labels)", labels))
+        name, group = item.raw.name, item.raw.group
+        num_files = str(sum(map(len, item.raw.files.values())))
+        for channel, plane in planes:
+            size = f"{plane.shape[0]}×{plane.shape[1]}"
+            extent = f"{plane.min():g}..{plane.max():g}"
+            rows.append((name, group, split_of.get(name, "left out"), channel, size,
+                         str(plane.dtype), extent, _saturated(plane, channel), num_files))  # fmt: skip
+            name = group = num_files = ""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        )
+
+
+def _saturated(plane: np.ndarray, channel: str) -> str:
+    """Percentage of pixels at the dtype's maximum, for integer images."""
+    if plane.dtype.kind != "u" or channel.endswith("(labels)"):
+        return "-"
+    return f"{100 * np.mean(plane == np.iinfo(plane.dtype).max):.2f} %"
+
+
+def _print_summary(out: Path, checked, split_of: dict[str, str], num_unmatched: int) -> None:
+    labelled = {item.raw.name for item in checked if item.label_channel}
+    print(f"{out}: {len(split_of)} fields, channels {', '.join(checked[0].channels)}")
+    for split in splits.SPLITS:
+        names = [name for name, value in split_of.items() if value == split]
+        print(f"  {split}: {len(names)} fields, {len(labelled.intersection(names))} with labels")
+    if num_unmatched:
+        print(f"  {num_unmatched} image files were not used (--dry_run lists them)")
+
+
+run = command(main)
+
+if __name__ == "__main__":
+    run()
