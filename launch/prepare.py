@@ -138,9 +138,9 @@ def _print_table(checked, layout: Layout, split_of: dict[str, str]) -> None:
         num_files = str(sum(map(len, item.raw.files.values())))
         for channel, plane in planes:
             size = f"{plane.shape[0]}×{plane.shape[1]}"
-            extent = f"{plane.min():g}..{plane.max():g}"
+            extent, saturated = f"{plane.min():g}..{plane.max():g}", _saturated(plane, channel)
             rows.append((name, group, split_of.get(name, "left out"), channel, size,
-                         str(plane.dtype), extent, _saturated(plane, channel), num_files))  # fmt: skip
+                         str(plane.dtype), extent, saturated, num_files))  # fmt: skip
             name = group = num_files = ""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:

@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from isl_jax.data.normalisation import standardise
 from isl_jax.data.store import LABELS, Dataset, Field
-from isl_jax.data.targets import distance_map, semantic_mask
+from isl_jax.data.targets import Scale, distance_map, semantic_mask
 
 Rule = Literal["stain_signal", "foreground", "any_label", "any"]
 Target = Literal["stain", "semantic", "distance_and_semantic"]
@@ -201,7 +201,7 @@ def load_crop(
     crop: Crop,
     *,
     target: Target,
-    distance_scale: Literal["normalised", "pixels"] = "normalised",
+    distance_scale: Scale = "normalised",
     distance_unit: float = 255.0,
 ) -> dict[str, np.ndarray]:
     """Pixels of one crop, float32: image [S, S, C], target [S, S, T], weight [S, S, 1].
@@ -238,13 +238,14 @@ def load_crop(
     missing = [(0, crop.size - image.shape[axis]) for axis in (0, 1)]
     if any(after for _, after in missing):
         pad = [*missing, (0, 0)]
-        for key, mode in (("image", "reflect"), ("target", "reflect"), ("weight", "constant")):
-            sample[key] = np.pad(sample[key], pad, mode=mode)
+        sample["image"] = np.pad(sample["image"], pad, mode="reflect")
+        sample["target"] = np.pad(sample["target"], pad, mode="reflect")
+        sample["weight"] = np.pad(sample["weight"], pad)
     return sample
 
 
 def _crop_distance(
-    dataset: Dataset, name: str, window: tuple[slice, slice], scale: Literal["normalised", "pixels"]
+    dataset: Dataset, name: str, window: tuple[slice, slice], scale: Scale
 ) -> np.ndarray:
     """Distance map of the whole field, computed only where the crop's cells reach: exact."""
     labels = dataset.labels(name)

@@ -9,6 +9,7 @@ import numpy as np
 
 from isl_jax.data.crops import NUM_TARGETS, Crop, FreshCrops, Target, load_crop
 from isl_jax.data.store import Dataset
+from isl_jax.data.targets import Scale
 
 Batch = dict[str, np.ndarray]
 Crops = Sequence[Crop] | FreshCrops
@@ -28,7 +29,7 @@ def training_batches(
     repeat: bool = True,
     flips: bool = False,
     num_workers: int = 0,
-    distance_scale: str = "normalised",
+    distance_scale: Scale = "normalised",
     distance_unit: float = 255.0,
     shard: tuple[int, int] = (0, 1),
     cache_bytes: int = CACHE_BYTES,
@@ -71,7 +72,7 @@ def evaluation_batches(
     target: Target,
     batch_size: int,
     num_workers: int = 0,
-    distance_scale: str = "normalised",
+    distance_scale: Scale = "normalised",
     distance_unit: float = 255.0,
 ) -> grain.DatasetIterator:
     """Every crop once, in order; batches as in `training_batches`, all of one size.
@@ -94,7 +95,7 @@ def resident_arrays(
     crops: Sequence[Crop],
     *,
     target: Target,
-    distance_scale: str = "normalised",
+    distance_scale: Scale = "normalised",
     distance_unit: float = 255.0,
 ) -> Batch:
     """All crops at once, for a device that holds the whole set: the arrays of one batch of them."""
@@ -119,7 +120,7 @@ def _with_epoch(length: int, position: int, index: int) -> tuple[int, int]:
 
 
 def _fetcher(
-    dataset: Dataset, crops: Crops, target: Target, scale: str, unit: float, cache_bytes: int
+    dataset: Dataset, crops: Crops, target: Target, scale: Scale, unit: float, cache_bytes: int
 ) -> Callable[[int, int], Batch]:
     """(epoch, index) → the pixels of that crop, from memory if all of them fit in `cache_bytes`."""
     load = partial(load_crop, dataset, target=target, distance_scale=scale, distance_unit=unit)

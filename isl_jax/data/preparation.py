@@ -52,9 +52,7 @@ def check_field(field: RawField, layout: Layout) -> CheckedField:
     labels = next((name for name in layout.labels if name in field.files), None)
     shapes: dict[Path, tuple[int, int]] = {}
     infos = {}
-    for channel in dict.fromkeys(
-        [*(role.channel for role in wanted), *([labels] if labels else [])]
-    ):
+    for channel in _distinct([*(role.channel for role in wanted), labels]):
         infos[channel] = [readers.inspect(path) for path in field.files[channel]]
         for path, info in zip(field.files[channel], infos[channel], strict=True):
             shapes[path] = (info.height, info.width)
@@ -79,6 +77,10 @@ def check_field(field: RawField, layout: Layout) -> CheckedField:
         label_channel=labels,
         pixel_size=layout.pixel_size or first.pixel_size,
     )
+
+
+def _distinct(names: Iterable[str | None]) -> list[str]:
+    return list(dict.fromkeys(name for name in names if name is not None))
 
 
 def _check_sizes(shapes: dict[Path, tuple[int, int]]) -> None:
@@ -106,8 +108,8 @@ def _plane_names(field: RawField, role: Role, infos: dict) -> list[str]:
 def _check_stain(field: RawField, role: Role, infos: dict) -> None:
     if len(_plane_names(field, role, infos)) > 1:
         raise ValueError(
-            f"{field.files[role.channel][0]}: the stain has several planes; say how to reduce them, "
-            f"for instance --stain={role.channel}:max"
+            f"{field.files[role.channel][0]}: the stain has several planes; say how to reduce "
+            f"them, for instance --stain={role.channel}:max"
         )
 
 
@@ -121,15 +123,15 @@ def _check_label_type(path: Path, infos: Sequence[readers.ImageInfo]) -> None:
 def check_fields(
     fields: Iterable[RawField], layout: Layout, *, progress: Callable = lambda items: items
 ) -> tuple[CheckedField, ...]:
-    """Check every field (see `check_field`), and that all give the same channels and stain dtype."""
+    """Check every field by `check_field`, and that all give the same channels and stain dtype."""
     checked = tuple(check_field(field, layout) for field in progress(tuple(fields)))
     first = checked[0]
     for item in checked[1:]:
         if len(item.channels) != len(first.channels):
             raise ValueError(
                 f"field {item.raw.name!r} gives {len(item.channels)} input channels "
-                f"({', '.join(item.channels)}), but field {first.raw.name!r} {len(first.channels)}; "
-                "choose planes with --inputs=channel[1,2] or exclude fields"
+                f"({', '.join(item.channels)}), but field {first.raw.name!r} {len(first.channels)}"
+                "; choose planes with --inputs=channel[1,2] or exclude fields"
             )
         if item.stain_dtype != first.stain_dtype:
             raise ValueError(
@@ -166,7 +168,7 @@ def load_field(
 
 
 def _read_role(field: RawField, role: Role) -> np.ndarray:
-    """Planes of a role after its projection: [P, H, W] in the raw dtype, finite and not constant."""
+    """Planes of a role, projected: [P, H, W] in the raw dtype, finite and not constant."""
     paths = field.files[role.channel]
     counts = [readers.inspect(path).planes for path in paths]
     address = [(path, plane) for path, n in zip(paths, counts, strict=True) for plane in range(n)]
@@ -181,8 +183,8 @@ def _read_role(field: RawField, role: Role) -> np.ndarray:
             )
         if plane.min() == plane.max():
             raise ValueError(
-                f"{where}: every pixel is {plane.flat[0]}, an empty plane; acquire it again or leave "
-                f"the field out with --exclude='^{field.name}$'"
+                f"{where}: every pixel is {plane.flat[0]}, an empty plane; acquire it again or "
+                f"leave the field out with --exclude='^{field.name}$'"
             )
     return stack if role.projection == "none" else PROJECTIONS[role.projection](stack)[None]
 

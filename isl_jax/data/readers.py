@@ -1,4 +1,4 @@
-"""Microscope files to arrays: what a file holds without reading pixels, then single planes of it."""
+"""Microscope files to arrays: what a file holds, without its pixels; then single planes of it."""
 
 import logging
 import struct

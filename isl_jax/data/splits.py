@@ -94,8 +94,8 @@ def check_disjoint(groups: Mapping[str, str], split_of: Mapping[str, str]) -> No
         other = first.setdefault(group, name)
         if split_of[name] != split_of[other]:
             raise ValueError(
-                f"group {group!r} is in {split_of[other]} (field {other!r}) and in {split_of[name]} "
-                f"(field {name!r}): dependent fields must stay on one side"
+                f"group {group!r} is in {split_of[other]} (field {other!r}) and in "
+                f"{split_of[name]} (field {name!r}): dependent fields must stay on one side"
             )
 
 

@@ -1,4 +1,4 @@
-"""The prepared data set: memory-mapped arrays of each field, and dataset.json that describes them."""
+"""The prepared data set: memory-mapped arrays of each field, described by dataset.json."""
 
 import json
 from collections.abc import Callable
@@ -73,7 +73,7 @@ class Dataset:
         return self._open(self.path(name, STAIN))
 
     def labels(self, name: str) -> np.ndarray:
-        """Instance labels, memory-mapped [H, W] int32, 0 background; ValueError if there are none."""
+        """Instance labels, memory-mapped [H, W] int32, 0 background; ValueError without labels."""
         if not self.field(name).has_labels:
             raise ValueError(f"{self.root}: field {name!r} has no label image")
         return self._open(self.path(name, LABELS))
@@ -110,7 +110,8 @@ def open_dataset(root: Path | str) -> Dataset:
         )
     if not path.is_file():
         raise FileNotFoundError(
-            f"{root}: is not a prepared data set (no {DESCRIPTION}); make one with launch/prepare.py"
+            f"{root}: is not a prepared data set (no {DESCRIPTION}); "
+            "make one with launch/prepare.py"
         )
     try:
         record = json.loads(path.read_text())
