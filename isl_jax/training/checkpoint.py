@@ -63,17 +63,39 @@ class Checkpoints:
         if step is None:
             raise FileNotFoundError(f"{self._directory}: no complete checkpoint to resume from")
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        try:
-            restored = self._manager.restore(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(abstract),  # pyright: ignore[reportCallIssue]
-                    loader=ocp.args.JsonRestore(),  # pyright: ignore[reportCallIssue]
-                ),
-            )
-        except (ValueError, KeyError) as error:
-            raise ValueError(
-                f"{self._directory / str(step)}: this checkpoint does not fit the configured "
-                f"network; use another --workdir or the configuration it was trained with ({error})"
-            ) from error
+        self._check_fit(step, abstract)
+        restored = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(abstract),  # pyright: ignore[reportCallIssue]
+                loader=ocp.args.JsonRestore(),  # pyright: ignore[reportCallIssue]
+            ),
+        )
         return restored["state"], restored["loader"]
+
+    def _check_fit(self, step: int, abstract: TrainState) -> None:
+        # Orbax would only notice half-way through reading, in words about its own files.
+        path = self._directory / str(step) / "state"
+        with ocp.StandardCheckpointer() as reader:
+            stored = _shapes(reader.metadata(path).item_metadata.tree)
+        wanted = _shapes(abstract)
+        differ = sorted(
+            name for name in stored.keys() | wanted.keys() if stored.get(name) != wanted.get(name)
+        )
+        if differ:
+            name = differ[0]
+            raise ValueError(
+                f"{path}: does not fit the configured network: {len(differ)} arrays "
+                f"differ, {name} has shape {stored.get(name)}, expected {wanted.get(name)}; use "
+                "another --workdir or the configuration that the checkpoint was trained with"
+            )
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    leaves, _ = jax.tree.flatten_with_path(tree)
+    return {
+        "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path): (
+            tuple(leaf.shape)
+        )
+        for path, leaf in leaves
+    }

@@ -225,8 +225,9 @@ def train(
                 values = _finite(at, metrics)
                 if at == start + 1:
                     throughput.restart()  # compiling is not training
-                elif at % settings.log_every == 0 or at == num_steps:
-                    writer.write(at, "train", values | throughput.read())
+                if at % settings.log_every == 0 or at == num_steps:
+                    measured = throughput.read() if at > start + 1 else {}
+                    writer.write(at, "train", values | measured)
                 writer.progress(at, values["loss"])
 
             def validate() -> None:

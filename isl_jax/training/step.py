@@ -45,7 +45,7 @@ def make_train_step(
 
         grads, (metrics, batch_stats) = jax.grad(loss_of, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        metrics["grad_norm"] = optax.global_norm(grads)
+        metrics["grad_norm"] = optax.tree.norm(grads)
         state = dataclasses.replace(
             state,
             step=state.step + 1,

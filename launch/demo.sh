@@ -1,0 +1,14 @@
+#!/bin/sh
+# The paper's comparison on simulated cells, from nothing to the page. `make demo` calls it.
+set -eu
+out="${1:-runs/demo}"
+seeds="${SEEDS:-0}"
+cd "$(dirname "$0")/.."
+for study in nucleus cell; do
+  isl-simulate --out="$out/raw/$study" --study="$study" --fields=14 --size=256 --seed=0
+  case "$study" in nucleus) layout=dataset1 ;; cell) layout=dataset2 ;; esac
+  isl-prepare --source="$out/raw/$study" --layout="$layout" --out="$out/data/$study"
+  isl-sweep --config="configs/demo.py:study=$study" --config.data.root="$out/data/$study" \
+    --n=1 --inits=imagenet,isl --imagenet_stand_in=random --seeds="$seeds" --workdir="$out/$study"
+done
+isl-report --workdir="$out"

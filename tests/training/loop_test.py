@@ -1,0 +1,242 @@
+"""The loop, with a network of a few parameters: resume, devices, golden step, abort."""
+
+import dataclasses
+import json
+import os
+import signal
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+
+from isl_jax.training import loop, sharding
+from isl_jax.training.checkpoint import Checkpoints
+from isl_jax.training.loop import InterruptedTrainingError, TrainSettings, train
+from isl_jax.training.objectives import Objective
+from isl_jax.training.optimizer import OptimizerSettings, make_optimizer
+from isl_jax.training.state import create_state
+from isl_jax.training.step import make_train_step
+
+SIZE, BATCH = 8, 4
+
+
+class SmallNetwork(nn.Module):
+    out_channels: int = 1
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.Conv(4, (3, 3), use_bias=False)(x)
+        x = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9)(x))
+        return nn.Conv(self.out_channels, (1, 1))(x)
+
+
+class Batches:
+    """Endless random batches that are a function of their index alone."""
+
+    def __init__(self, num_targets=1, fail_at=None, stop_at=None):
+        self.index, self.num_targets, self.fail_at, self.stop_at = 0, num_targets, fail_at, stop_at
+
+    def batch(self, index):
+        rng = np.random.default_rng(index)
+        return {
+            "image": rng.normal(size=(BATCH, SIZE, SIZE, 3)).astype(np.float32),
+            "target": rng.random((BATCH, SIZE, SIZE, self.num_targets)).astype(np.float32),
+            "weight": np.ones((BATCH, SIZE, SIZE, 1), np.float32),
+        }
+
+    def __next__(self):
+        if self.index == self.stop_at:
+            self.stop_at = None
+            os.kill(os.getpid(), signal.SIGTERM)
+        batch = self.batch(self.index)
+        if self.index == self.fail_at:
+            batch["image"][0, 0, 0, 0] = np.nan
+        self.index += 1
+        return batch
+
+    def get_state(self):
+        return {"index": self.index}
+
+    def set_state(self, state):
+        self.index = state["index"]
+
+
+@pytest.fixture
+def network():
+    return SmallNetwork()
+
+
+def initial(network):
+    variables = network.init(jax.random.key(0), np.zeros((1, SIZE, SIZE, 3), np.float32))
+    return jax.tree.map(np.asarray, variables)
+
+
+def settings(num_steps=12, **changes):
+    optimizer = OptimizerSettings(num_steps=num_steps, learning_rate=1e-2, schedule="cosine")
+    values = {"checkpoint_every": 4, "validate_every": 4, "log_every": 1} | changes
+    return TrainSettings(batch_size=BATCH, optimizer=optimizer, **values)
+
+
+def run(network, workdir, batches, *, objective=None, validation=None, **changes):
+    saved = []
+    train(
+        network,
+        initial(network),
+        objective or Objective("stain"),
+        batches,
+        settings=settings(**changes),
+        workdir=workdir,
+        save_model=lambda variables, summary: saved.append((variables, summary)),
+        validation=validation,
+    )
+    return saved
+
+
+def losses_of(workdir):
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: line["loss"] for line in lines if line["split"] == "train"}
+
+
+def assert_equal_trees(left, right):
+    jax.tree.map(np.testing.assert_array_equal, left, right)
+
+
+def test_a_stopped_run_resumes_bit_for_bit(network, tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    whole.mkdir(), cut.mkdir()
+    expected = run(network, whole, Batches())[-1]
+    for stop_at in (3, 7):  # between checkpoints; the signal saves one of its own
+        with pytest.raises(InterruptedTrainingError, match="resumes"):
+            run(network, cut, Batches(stop_at=stop_at))
+    found = run(network, cut, Batches())[-1]
+    assert_equal_trees(found, expected)
+    assert losses_of(cut) == losses_of(whole)
+    assert sorted(losses_of(whole)) == list(range(1, 13))
+
+
+def test_a_killed_run_repeats_from_its_last_checkpoint(network, tmp_path, monkeypatch):
+    expected = run(network, tmp_path, Batches())[-1]
+    killed = tmp_path / "killed"
+    killed.mkdir()
+
+    class KilledError(Exception):
+        pass
+
+    batches = Batches()
+
+    def die(step, metrics):
+        if step == 7:
+            raise KilledError
+        return finite(step, metrics)
+
+    finite = loop._finite
+    monkeypatch.setattr(loop, "_finite", die)
+    with pytest.raises(KilledError):
+        run(network, killed, batches)
+    monkeypatch.undo()
+    with Checkpoints(killed / "checkpoints") as checkpoints:
+        assert checkpoints.latest_step == 4
+    assert_equal_trees(run(network, killed, Batches())[-1], expected)
+    assert losses_of(killed) == losses_of(tmp_path)
+
+
+def test_finished_run_changes_nothing_when_started_again(network, tmp_path):
+    first = run(network, tmp_path, Batches())[-1]
+    again = run(network, tmp_path, Batches())[-1]
+    assert_equal_trees(again, first)
+
+
+@pytest.mark.parametrize("num_devices", [2, 4])
+def test_the_same_numbers_on_any_number_of_devices(network, num_devices):
+    results = []
+    for count in (1, num_devices):
+        mesh = sharding.data_mesh(jax.devices()[:count])
+        config = settings().optimizer
+        state = create_state(initial(network), make_optimizer(config), mesh)
+        step, batches = make_train_step(network, Objective("stain"), config), Batches()
+        for _ in range(5):
+            state, metrics = step(state, sharding.shard_batch(next(batches), mesh))
+        results.append(jax.device_get((state.params, state.batch_stats, metrics)))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *results)
+
+
+def test_one_step_of_adam_against_its_definition(network, tmp_path):
+    """Golden step: gradient by finite differences in float64, update by Adam's formula."""
+    batch = Batches().batch(0)
+    variables = initial(network)
+
+    def loss(bias):
+        params = {**variables["params"], "Conv_1": {**variables["params"]["Conv_1"], "bias": bias}}
+        output, _ = network.apply(
+            {**variables, "params": params}, batch["image"], train=True, mutable=["batch_stats"]
+        )
+        return float(np.abs(np.asarray(output, np.float64) - batch["target"]).mean())
+
+    bias = variables["params"]["Conv_1"]["bias"].astype(np.float64)
+    slope = (loss(bias + 1e-3) - loss(bias - 1e-3)) / 2e-3
+    # The first step of Adam is lr * g / (|g| + eps): its sign alone.
+    expected = bias - 1e-2 * np.sign(slope)
+    config = OptimizerSettings(num_steps=1, learning_rate=1e-2)
+    mesh = sharding.data_mesh()
+    state = create_state(variables, make_optimizer(config), mesh)
+    step = make_train_step(network, Objective("stain"), config)
+    state, metrics = step(state, sharding.shard_batch(batch, mesh))
+    np.testing.assert_allclose(state.params["Conv_1"]["bias"], expected, rtol=1e-4)
+    assert metrics["loss"] == pytest.approx(loss(bias), rel=1e-5)
+
+
+def test_the_best_model_by_validation_is_kept(network, tmp_path):
+    validation = lambda: iter([Batches().batch(99)])  # noqa: E731
+    saved = run(network, tmp_path, Batches(), validation=validation)
+    recorded = [summary["validation_loss"] for _, summary in saved]
+    assert recorded == sorted(recorded, reverse=True)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert min(line["loss"] for line in lines if line["split"] == "validation") == recorded[-1]
+
+
+def test_alpha_is_the_initial_ratio_and_survives_a_resume(tmp_path):
+    network = SmallNetwork(out_channels=2)
+    objective = Objective("distance_and_semantic")
+    saved = run(network, tmp_path, Batches(num_targets=2), objective=objective, alpha_batches=3)
+    alpha = saved[-1][1]["alpha"]
+    source = Batches(num_targets=2)
+    parts = []
+    for _ in range(3):
+        batch = next(source)
+        outputs, _ = network.apply(
+            initial(network), batch["image"], train=True, mutable=["batch_stats"]
+        )
+        parts.append(objective(outputs, batch["target"], batch["weight"], 1.0)[1])
+    expected = sum(p["mse"] for p in parts) / sum(p["bce"] for p in parts)
+    assert alpha == pytest.approx(float(expected), rel=1e-5)
+    again = run(network, tmp_path, Batches(num_targets=2), objective=objective, alpha="2000")
+    assert again[-1][1]["alpha"] == alpha  # resumed: the run keeps what it began with
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_good_checkpoint(
+    network, tmp_path
+):
+    with pytest.raises(FloatingPointError, match=r"step 7: .*learning_rate"):
+        run(network, tmp_path, Batches(fail_at=6))
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        assert checkpoints.latest_step == 4
+
+
+def test_a_checkpoint_of_another_network_is_refused_by_name(network, tmp_path):
+    run(network, tmp_path, Batches())
+    with pytest.raises(ValueError, match="does not fit"):
+        run(SmallNetwork(out_channels=2), tmp_path, Batches(num_targets=2))
+
+
+def test_batches_that_do_not_divide_are_refused():
+    with pytest.raises(ValueError, match="multiple of 4"):
+        sharding.check_batch_size(6, sharding.data_mesh())
+
+
+@pytest.mark.parametrize(
+    "changes", [{"keep": "newest"}, {"alpha": "large"}], ids=lambda c: next(iter(c))
+)
+def test_unusable_settings_are_refused(changes):
+    with pytest.raises(ValueError, match=str(next(iter(changes.values())))):
+        dataclasses.replace(settings(), **changes)
