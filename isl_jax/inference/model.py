@@ -215,7 +215,10 @@ def load_model(path: Path | str, *, compute_dtype: Any = jnp.float32) -> Model:
             raise FileNotFoundError(
                 f"{file}: no such file; name a model folder or the workdir of a finished run"
             )
-    stored = json.loads(description.read_text())
+    try:
+        stored = json.loads(description.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{description}: damaged ({error}); copy the model again") from error
     version = stored.get("schema_version")
     if version != SCHEMA_VERSION:
         raise ValueError(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from isl_jax.data.crops import Crop, fixed_crops
@@ -338,6 +339,7 @@ def run_experiment(experiment: Experiment, workdir: Path) -> None:
             seed=experiment.seed,
             flips=experiment.data.flips,
             num_workers=experiment.data.num_workers,
+            shard=(jax.process_index(), jax.process_count()),
             **content,
         ),
         settings=experiment.train_settings(),

@@ -73,6 +73,7 @@ def _run_one(experiment: Experiment, workdir: Path, test_crop_seed: int) -> str 
             open_dataset(Path(str(experiment.data.root))),
             crops_per_image=experiment.data.crops_per_image,
             crop_size=experiment.data.crop_size,
+            margin=experiment.data.margin,
             seed=test_crop_seed,
         )
     except InterruptedTrainingError:

@@ -1,0 +1,68 @@
+"""The command line of training: bad input costs one line, and nothing is written."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CELL = ROOT / "configs" / "cell.py"
+
+
+def train(*arguments, cwd):
+    return subprocess.run(
+        [sys.executable, str(ROOT / "launch" / "train.py"), *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_help_explains_and_succeeds(tmp_path):
+    shown = train("--help", cwd=tmp_path)
+    assert shown.returncode == 0
+    for word in ("pretrain", "init=isl", "--workdir", "resumes"):
+        assert word in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--workdir=W"], ["--config"]),
+        ([f"--config={CELL}", "--workdir=W"], ["stage", "pretrain"]),
+        ([f"--config={CELL}:pretrane", "--workdir=W"], ["pretrane", "pretrain, segment"]),
+        ([f"--config={CELL}:segment,inits=isl", "--workdir=W"], ["inits=isl", "init"]),
+        ([f"--config={CELL}:segment,n=0", "--workdir=W"], ["n=0", "1 or more"]),
+        (
+            [f"--config={CELL}:pretrain", "--config.train.num_step=3", "--workdir=W"],
+            ["num_step", "num_steps"],
+        ),
+        (["--config=missing.py:pretrain", "--workdir=W"], ["missing.py"]),
+        ([f"--config={CELL}:pretrain", "--workdir=W"], ["data.root", "isl-prepare"]),
+        (
+            [f"--config={CELL}:pretrain", "--config.data.root=no/such", "--workdir=W"],
+            ["no/such", "no such folder"],
+        ),
+        (
+            [f"--config={CELL}:segment,init=isl", "--config.data.root=.", "--workdir=W"],
+            ["init.checkpoint"],
+        ),
+        ([f"--config={CELL}:pretrain", "--workdir", "W", "stray"], ["stray"]),
+    ],
+    ids=lambda value: " ".join(map(str, value))[-40:],
+)
+def test_bad_input_is_one_line_and_writes_nothing(arguments, told, tmp_path):
+    ended = train(*arguments, cwd=tmp_path)
+    assert ended.returncode != 0
+    lines = ended.stderr.strip().splitlines()
+    assert len(lines) == 1, ended.stderr
+    for word in told:
+        assert word in lines[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_packaged_study_is_found_from_anywhere(tmp_path):
+    ended = train("--config=cell:pretrain", "--workdir=W", cwd=tmp_path)
+    assert "data.root" in ended.stderr
