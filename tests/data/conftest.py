@@ -1,0 +1,57 @@
+"""Small raw folders and prepared data sets for the tests of the data room."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from isl_jax.data import preparation
+from isl_jax.data.layouts import Layout, Role, match_files
+from isl_jax.data.store import Dataset, open_dataset
+
+LAYOUT = Layout(
+    pattern="{field}_{channel}{suffix}",
+    inputs=(Role("phase"), Role("phase"), Role("bright")),
+    stain=Role("dapi"),
+    labels=("masks",),
+)
+
+
+def draw_field(rng: np.random.Generator, height: int, width: int) -> dict[str, np.ndarray]:
+    """Discs on noise: {"phase", "bright", "dapi": uint16 [H, W], "masks": uint16 labels}."""
+    rows, columns = np.mgrid[:height, :width]
+    masks = np.zeros((height, width), np.uint16)
+    for label in range(1, 6):
+        centre, radius = rng.integers(0, (height, width)), rng.integers(3, 9)
+        masks[(rows - centre[0]) ** 2 + (columns - centre[1]) ** 2 < radius**2] = label
+    noise = rng.normal(1000, 30, (3, height, width))
+    noise += np.array([200, -150, 900])[:, None, None] * (masks > 0)
+    phase, bright, dapi = noise.astype(np.uint16)
+    return {"phase": phase, "bright": bright, "dapi": dapi, "masks": masks}
+
+
+def write_raw(folder: Path, sizes: dict[str, tuple[int, int]], *, seed: int = 0) -> None:
+    """Write `<field>_<channel>.tif` for every field of a size."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, size in sizes.items():
+        for channel, image in draw_field(rng, *size).items():
+            tifffile.imwrite(folder / f"{name}_{channel}.tif", image)
+
+
+def prepare_raw(folder: Path, out: Path, split_of: dict[str, str], **options) -> Dataset:
+    """Prepare such a folder and open it."""
+    fields, _ = match_files(folder, LAYOUT)
+    checked = preparation.check_fields(fields, LAYOUT)
+    return open_dataset(preparation.prepare(checked, LAYOUT, split_of, out, **options))
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory) -> Dataset:
+    """Six small fields: a..d train, e val, f test; d is smaller than the crops of 48."""
+    root = tmp_path_factory.mktemp("dataset")
+    names = dict.fromkeys("abcef", (80, 96)) | {"d": (40, 72)}
+    write_raw(root / "raw", names)
+    split_of = {name: {"e": "val", "f": "test"}.get(name, "train") for name in names}
+    return prepare_raw(root / "raw", root / "prepared", split_of)

@@ -1,0 +1,188 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from isl_jax.data import crops
+from isl_jax.data.crops import Crop, FreshCrops, fixed_crops, load_crop, valid_positions
+from isl_jax.data.targets import distance_map
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 20), st.integers(1, 20), st.integers(0, 2**16), st.data())
+def test_window_counts_equal_brute_force(height, width, seed, data):
+    mask = np.random.default_rng(seed).random((height, width)) < 0.3
+    rows = data.draw(st.integers(1, height))
+    columns = data.draw(st.integers(1, width))
+    counts = crops.window_counts(mask, rows, columns)
+    assert counts.shape == (height - rows + 1, width - columns + 1)
+    for y, x in np.ndindex(*counts.shape):
+        assert counts[y, x] == mask[y : y + rows, x : x + columns].sum()
+
+
+def brute_force_positions(dataset, field, size, rule, margin):
+    """Every position tested by looking at all pixels of its window."""
+    valid = np.zeros((field.height, field.width), bool)
+    if rule == "stain_signal":
+        stain = np.asarray(dataset.stain_image(field.name))
+        signal, needed = stain > crops.stain_threshold(stain), np.ceil(1e-3 * size**2)
+    else:
+        signal = np.asarray(dataset.labels(field.name)) > 0
+        needed = np.ceil(5000 / 512**2 * size**2) if rule == "foreground" else 1
+    top, bottom, left, right = margin
+    for y, x in np.ndindex(*valid.shape):
+        past = (y + size > field.height, x + size > field.width)
+        if (past[0] and (field.height >= size or y or top or bottom)) or (
+            past[1] and (field.width >= size or x or left or right)
+        ):
+            continue
+        within = (
+            y >= top * field.height
+            and x >= left * field.width
+            and (past[0] or y + size <= (1 - bottom) * field.height)
+            and (past[1] or x + size <= (1 - right) * field.width)
+        )
+        valid[y, x] = within and (
+            rule == "any" or signal[y : y + size, x : x + size].sum() >= needed
+        )
+    return valid
+
+
+@pytest.mark.parametrize("rule", ["stain_signal", "foreground", "any_label", "any"])
+@pytest.mark.parametrize("margin", [(0, 0, 0, 0), (1 / 3, 0, 0, 0.1)])
+@pytest.mark.parametrize(("name", "size"), [("a", 9), ("b", 32), ("d", 48)])
+def test_valid_positions_equal_brute_force(dataset, name, size, rule, margin):
+    field = dataset.field(name)
+    np.testing.assert_array_equal(
+        valid_positions(dataset, field, size=size, rule=rule, margin=margin),
+        brute_force_positions(dataset, field, size, rule, margin),
+    )
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.integers(1, 80),
+    st.integers(1, 7),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from(["stain_signal", "foreground", "any_label", "any"]),
+    st.tuples(*[st.floats(0, 0.4)] * 4),
+)
+def test_crops_lie_inside_their_field_and_margins(dataset, size, per_image, seed, rule, margin):
+    fields = dataset.select("train")
+    drawn, dropped = fixed_crops(
+        dataset, fields, size=size, per_image=per_image, seed=seed, rule=rule, margin=margin
+    )
+    assert {crop.field for crop in drawn}.isdisjoint(dropped)
+    assert {crop.field for crop in drawn} | set(dropped) == {field.name for field in fields}
+    assert len(set(drawn)) == len(drawn)
+    for crop in drawn:
+        field = dataset.field(crop.field)
+        for start, length, before, after in (
+            (crop.top, field.height, *margin[:2]),
+            (crop.left, field.width, *margin[2:]),
+        ):
+            if length < size:
+                assert start == before == after == 0
+            else:
+                assert before * length <= start and start + size <= (1 - after) * length + 1e-9
+
+
+def test_a_fields_crops_do_not_depend_on_the_other_fields(dataset):
+    options = {"size": 32, "per_image": 5, "seed": 7, "rule": "any_label"}
+    everything, _ = fixed_crops(dataset, dataset.select("train"), **options)
+    alone, _ = fixed_crops(dataset, [dataset.field("c")], **options)
+    assert alone == tuple(crop for crop in everything if crop.field == "c")
+    assert len(alone) == 5
+    other_seed, _ = fixed_crops(dataset, [dataset.field("c")], **{**options, "seed": 8})
+    assert other_seed != alone
+
+
+def test_fields_without_a_valid_crop_are_dropped_and_reported(dataset):
+    fields = dataset.select("train")
+    drawn, dropped = fixed_crops(
+        dataset, fields, size=41, per_image=5, seed=0, rule="any", margin=(0.1, 0, 0, 0)
+    )
+    assert dropped == ("d",)
+    assert len(drawn) == 5 * (len(fields) - 1)
+
+
+def test_fresh_crops_differ_between_epochs_and_obey_the_rule(dataset):
+    fresh = FreshCrops(
+        dataset, dataset.select("train"), size=20, per_image=4, seed=3, rule="any_label"
+    )
+    first = [fresh.crop(0, index) for index in range(len(fresh))]
+    assert first == [fresh.crop(0, index) for index in range(len(fresh))]
+    assert len(fresh) == 16
+    assert sum(a != fresh.crop(1, index) for index, a in enumerate(first)) > 12
+    for epoch in range(5):
+        for index in range(len(fresh)):
+            crop = fresh.crop(epoch, index)
+            window = np.s_[crop.top : crop.top + 20, crop.left : crop.left + 20]
+            pixels = dataset.labels(crop.field)[window]
+            assert pixels.shape == (20, 20) and pixels.any()
+
+
+def test_fresh_crops_are_uniform_over_valid_positions(dataset):
+    field = replace(dataset.field("a"))
+    fresh = FreshCrops(dataset, [field], size=78, per_image=1, seed=0, rule="any")
+    counts = np.zeros((3, 19), int)
+    for epoch in range(57 * 40):
+        crop = fresh.crop(epoch, 0)
+        counts[crop.top, crop.left] += 1
+    assert counts.min() > 15 and counts.max() < 75  # 40 expected; ± 4 standard deviations
+
+
+@pytest.mark.parametrize("scale", ["normalised", "pixels"])
+@pytest.mark.parametrize("name", ["a", "b", "d"])
+def test_distance_of_a_crop_is_cut_from_the_whole_fields_map(dataset, name, scale):
+    whole = distance_map(np.asarray(dataset.labels(name)), scale=scale)
+    drawn, _ = fixed_crops(
+        dataset, [dataset.field(name)], size=17, per_image=30, seed=0, rule="any"
+    )
+    for crop in drawn:
+        sample = load_crop(
+            dataset, crop, target="distance_and_semantic", distance_scale=scale, distance_unit=2
+        )
+        window = np.s_[crop.top : crop.top + 17, crop.left : crop.left + 17]
+        np.testing.assert_array_equal(sample["target"][..., 0], whole[window] / 2)
+        np.testing.assert_array_equal(sample["target"][..., 1], dataset.labels(name)[window] > 0)
+
+
+def test_image_and_stain_of_a_crop_are_cut_from_the_whole_field(dataset):
+    crop = Crop("c", 11, 30, 48)
+    sample = load_crop(dataset, crop, target="stain")
+    window = np.s_[11:59, 30:78]
+    np.testing.assert_array_equal(sample["image"], dataset.standardised("c")[window])
+    scaled = dataset.stain_scale.scale(dataset.stain_image("c")[window])
+    np.testing.assert_array_equal(sample["target"][..., 0], scaled)
+    assert sample["weight"].shape == (48, 48, 1) and sample["weight"].all()
+    assert {array.dtype for array in sample.values()} == {np.dtype(np.float32)}
+
+
+def test_a_crop_past_its_field_is_reflected_and_weighs_nothing_there(dataset):
+    sample = load_crop(dataset, Crop("d", 0, 4, 48), target="semantic")
+    assert sample["image"].shape == (48, 48, 3)
+    assert sample["weight"][:40].all() and not sample["weight"][40:].any()
+    np.testing.assert_array_equal(sample["image"][40:], sample["image"][31:39][::-1])
+    np.testing.assert_array_equal(sample["target"][40:], sample["target"][31:39][::-1])
+
+
+def test_a_noise_only_field_shows_no_stain_signal():
+    noise = np.random.default_rng(0).normal(500, 20, (512, 512)).astype(np.uint16)
+    assert (noise > crops.stain_threshold(noise)).mean() < 1e-4
+
+
+def test_a_dim_nucleus_counts_as_stain_signal():
+    stain = np.random.default_rng(0).normal(110, 4, (512, 512)).astype(np.uint16)
+    stain[100:140, 200:240] += 80
+    found = stain > crops.stain_threshold(stain)
+    assert found[100:140, 200:240].mean() > 0.99 and found.sum() < 1650
+
+
+def test_unknown_rule_and_target_are_named(dataset):
+    with pytest.raises(ValueError, match="rule 'bright'"):
+        valid_positions(dataset, dataset.field("a"), size=8, rule="bright")  # type: ignore
+    with pytest.raises(ValueError, match="target 'depth'"):
+        load_crop(dataset, Crop("a", 0, 0, 8), target="depth")  # type: ignore

@@ -1,0 +1,89 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+import tifffile
+
+from isl_jax.data.normalisation import standardise
+from isl_jax.data.store import annotated_subset, open_dataset
+
+
+def test_arrays_are_the_raw_files_memory_mapped_in_their_own_dtype(dataset):
+    raw = dataset.root.parent / "raw"
+    for field in dataset.fields:
+        inputs, stain = dataset.inputs(field.name), dataset.stain_image(field.name)
+        assert isinstance(inputs, np.memmap) and inputs.dtype == stain.dtype == np.uint16
+        assert inputs.shape == (field.height, field.width, 3)
+        phase = tifffile.imread(raw / f"{field.name}_phase.tif")
+        np.testing.assert_array_equal(inputs[..., 0], phase)
+        np.testing.assert_array_equal(inputs[..., 1], phase)
+        np.testing.assert_array_equal(
+            inputs[..., 2], tifffile.imread(raw / f"{field.name}_bright.tif")
+        )
+        np.testing.assert_array_equal(stain, tifffile.imread(raw / f"{field.name}_dapi.tif"))
+        labels = dataset.labels(field.name)
+        assert labels.dtype == np.int32
+        np.testing.assert_array_equal(labels, tifffile.imread(raw / f"{field.name}_masks.tif"))
+
+
+def test_standardised_uses_each_planes_own_statistics(dataset):
+    out = dataset.standardised("a")
+    inputs = np.asarray(dataset.inputs("a"))
+    flat = inputs.reshape(-1, 3)
+    np.testing.assert_allclose(out, standardise(inputs, flat.mean(0), flat.std(0)), atol=1e-4)
+    np.testing.assert_allclose(out.mean((0, 1)), 0, atol=1e-5)
+    np.testing.assert_allclose(out.std((0, 1)), 1, atol=1e-5)
+
+
+def test_description_of_the_data_set(dataset):
+    assert dataset.channels == ("phase", "phase", "bright")
+    assert (dataset.study, dataset.stain, dataset.pixel_size) == ("cell", "dapi", None)
+    train = [dataset.stain_image(field.name) for field in dataset.select("train")]
+    pooled = np.concatenate([stain.ravel() for stain in train])
+    expected = np.percentile(pooled, (0.1, 99.9))
+    assert (dataset.stain_scale.low, dataset.stain_scale.high) == pytest.approx(expected)
+
+
+def test_select_by_split(dataset):
+    assert [field.name for field in dataset.select("train", labels=True)] == ["a", "b", "c", "d"]
+    assert [field.name for field in dataset.select("test", stain=True)] == ["f"]
+    with pytest.raises(ValueError, match="split 'all' is none of train, val, test"):
+        dataset.select("all")
+
+
+def test_annotated_subsets_are_nested_and_drawn_from_the_training_fields(dataset):
+    drawn = set()
+    for seed in range(10):
+        subsets = [annotated_subset(dataset, n, seed) for n in range(1, 5)]
+        for n, subset in enumerate(subsets, 1):
+            assert subset == subsets[-1][:n] and len(subset) == n
+            assert all(field.split == "train" and field.has_labels for field in subset)
+        drawn.add(subsets[0][0].name)
+    assert len(drawn) > 1
+    for n in (0, 5):
+        with pytest.raises(ValueError, match="there are 4; choose N between 1 and 4"):
+            annotated_subset(dataset, n, 0)
+
+
+def test_unusable_folders_are_refused_in_one_line(dataset, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"absent: no such folder; make it with"):
+        open_dataset(tmp_path / "absent")
+    with pytest.raises(FileNotFoundError, match="is not a prepared data set"):
+        open_dataset(tmp_path)
+    copy = shutil.copytree(dataset.root, tmp_path / "copy")
+    description = json.loads((copy / "dataset.json").read_text())
+    (copy / "fields" / "a" / "inputs.npy").unlink()
+    with pytest.raises(FileNotFoundError, match=r"a/inputs.npy: is missing"):
+        open_dataset(copy)
+    (copy / "dataset.json").write_text(json.dumps(description | {"schema": 99}))
+    with pytest.raises(ValueError, match="has schema 99"):
+        open_dataset(copy)
+    (copy / "dataset.json").write_text("{")
+    with pytest.raises(ValueError, match="is damaged"):
+        open_dataset(copy)
+
+
+def test_absent_fields_and_arrays_are_named(dataset):
+    with pytest.raises(ValueError, match="no field 'zz'"):
+        dataset.inputs("zz")
