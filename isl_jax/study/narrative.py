@@ -1,0 +1,189 @@
+"""What the results say, in words and in a table of plain text, for the page and the terminal."""
+
+import dataclasses
+import math
+
+from isl_jax.study.figures import INIT_NAMES, METRIC_NAMES
+from isl_jax.study.results import ISL, PAPER, Comparison, Over, Study
+from isl_jax.study.statistics import Interval, Score
+
+DASH = "–"
+_NUMBER_WORDS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
+
+
+@dataclasses.dataclass(frozen=True)
+class TableRow:
+    """One line of the main table, as text; `paper` cells are None where the paper is silent."""
+
+    label: str
+    scores: dict[str, str]
+    gain: str
+    interval: str
+    p: str
+    paper_baseline: str
+    paper_isl: str
+    paper_gain: str
+
+
+def percent(gain: float) -> str:
+    """Relative gain as `+31 %`, with a true minus sign."""
+    if math.isnan(gain):
+        return DASH
+    return f"{100 * gain:+.1f} %".replace("-", "−")
+
+
+def interval_text(interval: Interval) -> str:
+    """Interval of a difference as `−0.02 … +0.15`."""
+    if math.isnan(interval.low):
+        return DASH
+    return f"{interval.low:+.2f} … {interval.high:+.2f}".replace("-", "−")
+
+
+def p_text(p: float) -> str:
+    """P value with two digits that count."""
+    if math.isnan(p):
+        return DASH
+    return "< 0.001" if p < 0.001 else f"{p:.2g}"
+
+
+def images(n: int) -> str:
+    """`one annotated image`, `10 annotated images`."""
+    return f"{_NUMBER_WORDS.get(n, n)} annotated image{'s' if n > 1 else ''}"
+
+
+def headline(study: Study) -> str:
+    """State what ISL pretraining brought at the smallest N, or that it brought nothing."""
+    compared = study.comparisons("crops")[0]
+    metric = METRIC_NAMES[study.metric]
+    isl = compared.scores.get(ISL)
+    if study.baseline is None or isl is None or math.isnan(compared.gain):
+        known = [
+            f"{INIT_NAMES[init]} reaches {metric} {score}"
+            for init, score in compared.scores.items()
+            if score.count
+        ]
+        return (
+            f"With {images(compared.n)}, {' and '.join(known)}; there is nothing to compare with."
+            if known
+            else f"No run with {images(compared.n)} has been scored yet."
+        )
+    other = INIT_NAMES[study.baseline]
+    baseline = compared.scores[study.baseline]
+    start = f"With {images(compared.n)}, ISL pretraining"
+    reaches = f"{metric} {isl} where {other} reaches {baseline} ({percent(compared.gain)})"
+    if isl.mean > baseline.mean:
+        return f"{start} reaches {reaches}."
+    return f"{start} did not help here: it reaches {reaches}."
+
+
+def certainty(study: Study) -> str:
+    """How sure the headline is: interval and test over the withheld fields."""
+    compared = study.comparisons("crops")[0]
+    seeds = len(study.seeds)
+    over = f"{compared.num_fields} withheld field{'s' if compared.num_fields != 1 else ''}"
+    runs = f"{seeds} seed{'s' if seeds != 1 else ''}"
+    if not compared.num_fields:
+        return ""
+    if math.isnan(compared.interval.low):
+        return f"Tested on {over} with {runs}: too few for an interval or a test."
+    decided = compared.interval.low > 0 or compared.interval.high < 0
+    verdict = "" if decided else " It includes 0: this may be chance."
+    return (
+        f"The mean difference over {over} and {runs} is {_signed(compared.difference)} "
+        f"(95 % interval {interval_text(compared.interval)}; Wilcoxon signed-rank p = "
+        f"{p_text(compared.p).removeprefix('= ')}, Holm-corrected).{verdict}"
+    ).replace("p = <", "p <")
+
+
+def annotations_saved(study: Study) -> list[str]:
+    """How many annotations the baseline needs to reach what ISL reaches at N = 1 and 10."""
+    if len(study.n) < 2 or study.baseline is None or ISL not in study.inits:
+        return []
+    sentences = []
+    name = INIT_NAMES[study.baseline]
+    for n in (m for m in study.n if m in (1, 10) and m != study.n[-1]):
+        if not study.score(ISL, n, "crops").count:
+            continue
+        needed = study.annotations_needed(n, "crops")
+        if needed is None:
+            found = f"{name} does not reach with up to {study.n[-1]}"
+        elif needed <= n:
+            found = f"{name} reaches with no more"
+        else:
+            found = f"{name} needs about {needed:.0f} for, {needed - n:.0f} more"
+        sentences.append(f"What ISL pretraining reaches with {images(n)}, {found}.")
+    return sentences
+
+
+def table(study: Study, over: Over) -> list[TableRow]:
+    """Rows of the main table: the stain first, then one row for each N."""
+    paper = PAPER.get(study.study)
+    rows = []
+    if study.pretext is not None:
+        rows.append(
+            TableRow(
+                label="stain prediction, PCC",
+                scores={ISL: str(study.pcc[over])},
+                gain="",
+                interval="",
+                p="",
+                paper_baseline="",
+                paper_isl=_published(paper.pcc) if paper else "",
+                paper_gain="",
+            )
+        )
+    for compared in study.comparisons(over):
+        rows.append(_row(study, compared))
+    return rows
+
+
+def _row(study: Study, compared: Comparison) -> TableRow:
+    paper = PAPER.get(study.study)
+    n = compared.n
+    return TableRow(
+        label=f"N = {n}, {METRIC_NAMES[study.metric]}",
+        scores={init: _cell(study, init, n, score) for init, score in compared.scores.items()},
+        gain=percent(compared.gain),
+        interval=interval_text(compared.interval),
+        p=p_text(compared.p),
+        paper_baseline=_published(paper.baseline) if paper and n == 1 else "",
+        paper_isl=_published(paper.isl) if paper and n == 1 else "",
+        paper_gain=percent(paper.gains[n]) if paper and n in paper.gains else "",
+    )
+
+
+def _cell(study: Study, init: str, n: int, score: Score) -> str:
+    done = len(study.of(init, n))
+    if done == len(study.seeds):
+        return str(score)
+    return f"{score} ({done} of {len(study.seeds)} runs)" if done else f"{DASH} (no run)"
+
+
+def _published(value: tuple[float, float]) -> str:
+    return f"{value[0]:.2f} ± {value[1]:g}"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−")
+
+
+def text_table(study: Study) -> str:
+    """The table for a terminal, over crops and over fields."""
+    head = ["", *(INIT_NAMES[init] for init in study.inits), "gain", "paper", "paper's gain"]
+    lines = [f"{study.study} study ({study.workdir})"]
+    for over in ("crops", "fields"):
+        body = [head]
+        for row in table(study, over):
+            scores = [row.scores.get(init, "") for init in study.inits]
+            paper = " → ".join(filter(None, (row.paper_baseline, row.paper_isl)))
+            body.append([row.label, *scores, row.gain, paper, row.paper_gain])
+        widths = [max(len(line[i]) for line in body) for i in range(len(head))]
+        lines.append(f"over {over if over == 'crops' else 'whole fields'}, mean ± std")
+        lines += [
+            "  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+            for line in body
+        ]
+    lines.append(headline(study))
+    lines.append(certainty(study))
+    lines += [f"no scores: {run.workdir} ({run.status}: {run.reason})" for run in study.holes]
+    return "\n".join(line.rstrip() for line in lines if line)

@@ -1,0 +1,252 @@
+"""A finished (or half finished) sweep, read from its folder and compared arm against arm."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from isl_jax.study.records import Row, evaluation_folder, read_rows, read_summary
+from isl_jax.study.statistics import (
+    Interval,
+    Score,
+    annotations_needed,
+    bootstrap_interval,
+    holm,
+    mean_std,
+    paired_test,
+    relative_gain,
+)
+from isl_jax.study.sweep import run_name
+
+Over = Literal["crops", "fields"]
+ISL = "isl"
+# The arm that ISL is compared with, the paper's own first.
+_BASELINES = ("imagenet", "random")
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """What the paper reports for a study (section 3): (mean, std), and gains by N."""
+
+    pcc: tuple[float, float]
+    baseline: tuple[float, float]
+    isl: tuple[float, float]
+    gains: Mapping[int, float]
+
+
+PAPER: Mapping[str, Published] = {
+    "nucleus": Published(
+        pcc=(0.95, 0.08),
+        baseline=(0.64, 0.2),
+        isl=(0.84, 0.1),
+        gains={1: 0.313, 10: 0.048, 50: 0.011, 100: 0.0, 200: 0.0, 500: -0.011},
+    ),
+    "cell": Published(
+        pcc=(0.97, 0.02),
+        baseline=(0.17, 0.1),
+        isl=(0.33, 0.09),
+        gains={1: 0.941, 10: 0.185, 50: -0.030, 80: -0.029},
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One run of a sweep and its scores by image; `status` tells why there are none."""
+
+    init: str
+    n: int
+    seed: int
+    workdir: Path
+    status: Literal["done", "failed", "unfinished", "missing"]
+    reason: str = ""
+    rows: Mapping[Over, list[Row]] = dataclasses.field(default_factory=dict)
+
+    def stored(self, name: str) -> dict[str, Any]:
+        """One of the run's JSON files, empty when there is none."""
+        path = self.workdir / name
+        return json.loads(path.read_text()) if path.exists() else {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """ISL against the baseline at one N; `p` is Holm-corrected over the N of the study.
+
+    Means and standard deviations are over images and seeds. `difference`, `interval` (95 %) and `p`
+    take each field as one observation, averaged over its crops and over the seeds that both arms
+    have, because crops of one field are not independent.
+    """
+
+    n: int
+    scores: Mapping[str, Score]
+    gain: float
+    difference: float
+    interval: Interval
+    p: float
+    num_fields: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """A sweep: its grid, its runs and the pretext run that the ISL arm starts from."""
+
+    workdir: Path
+    study: str
+    n: tuple[int, ...]
+    inits: tuple[str, ...]
+    seeds: tuple[int, ...]
+    data_root: Path
+    stand_in: str
+    runs: tuple[Run, ...]
+    pretext: Run | None
+
+    @property
+    def metric(self) -> Literal["iou", "map"]:
+        """The score that the study is judged by."""
+        return "iou" if self.study == "nucleus" else "map"
+
+    @property
+    def baseline(self) -> str | None:
+        """The arm without ISL: imagenet as in the paper, else random; None if there is none."""
+        return next((init for init in _BASELINES if init in self.inits), None)
+
+    @property
+    def holes(self) -> list[Run]:
+        """Runs of the grid, and the pretext run, that have no scores."""
+        return [run for run in (self.pretext, *self.runs) if run and run.status != "done"]
+
+    def of(self, init: str, n: int) -> list[Run]:
+        """Scored runs of one cell of the grid."""
+        return [r for r in self.runs if (r.init, r.n) == (init, n) and r.status == "done"]
+
+    def values(self, init: str, n: int, over: Over) -> list[float]:
+        """Scores of all images of all seeds."""
+        return [row[self.metric] for run in self.of(init, n) for row in run.rows[over]]
+
+    def score(self, init: str, n: int, over: Over) -> Score:
+        """Mean ± std over images and seeds."""
+        return mean_std(self.values(init, n, over))
+
+    def by_field(
+        self, init: str, n: int, over: Over, *, seeds: set[int] | None = None
+    ) -> dict[str, float]:
+        """Score of each field, averaged over its crops (if `over` crops) and over seeds."""
+        found: dict[str, list[float]] = {}
+        for run in self.of(init, n):
+            if seeds is None or run.seed in seeds:
+                for row in run.rows[over]:
+                    found.setdefault(row["field"], []).append(row[self.metric])
+        return {name: mean_std(values).mean for name, values in found.items()}
+
+    def comparisons(self, over: Over) -> list[Comparison]:
+        """ISL against the baseline, at every N."""
+        compared = [self._compare(n, over) for n in self.n]
+        corrected = holm([c.p for c in compared])
+        return [dataclasses.replace(c, p=p) for c, p in zip(compared, corrected, strict=True)]
+
+    def _compare(self, n: int, over: Over) -> Comparison:
+        scores = {init: self.score(init, n, over) for init in self.inits}
+        nothing = Interval(math.nan, math.nan)
+        if self.baseline is None or ISL not in self.inits:
+            return Comparison(n, scores, math.nan, math.nan, nothing, math.nan, 0)
+        seeds = {r.seed for r in self.of(ISL, n)} & {r.seed for r in self.of(self.baseline, n)}
+        isl = self.by_field(ISL, n, over, seeds=seeds)
+        baseline = self.by_field(self.baseline, n, over, seeds=seeds)
+        common = sorted(isl.keys() & baseline.keys())
+        differences = [isl[name] - baseline[name] for name in common]
+        return Comparison(
+            n=n,
+            scores=scores,
+            gain=relative_gain(scores[ISL].mean, scores[self.baseline].mean),
+            difference=mean_std(differences).mean,
+            interval=bootstrap_interval(differences),
+            p=paired_test([isl[f] for f in common], [baseline[f] for f in common]),
+            num_fields=len(common),
+        )
+
+    def annotations_needed(self, n: int, over: Over) -> float | None:
+        """Annotated images with which the baseline reaches what ISL reaches with `n`."""
+        if self.baseline is None:
+            return None
+        means = [self.score(self.baseline, m, over).mean for m in self.n]
+        return annotations_needed(self.n, means, self.score(ISL, n, over).mean)
+
+    @cached_property
+    def pcc(self) -> Mapping[Over, Score]:
+        """How well the stain is predicted, over crops and over fields."""
+        rows = self.pretext.rows if self.pretext else {}
+        overs: tuple[Over, ...] = ("crops", "fields")
+        return {over: mean_std([row["pcc"] for row in rows.get(over, [])]) for over in overs}
+
+
+def find_studies(workdir: Path) -> list[Study]:
+    """Read one sweep, or every sweep in the folder `workdir`.
+
+    Raises FileNotFoundError or ValueError if there is none or its description is damaged.
+    """
+    folders = [workdir] if (workdir / "sweep.json").exists() else []
+    folders = folders or sorted(path.parent for path in workdir.glob("*/sweep.json"))
+    if not folders:
+        raise FileNotFoundError(
+            f"{workdir}: no sweep here (no sweep.json in it or in a folder of it); "
+            "name the --workdir of isl-sweep"
+        )
+    # Nuclei before cells, as in the paper.
+    return sorted(
+        (_read_study(f) for f in folders), key=lambda s: (s.study != "nucleus", s.workdir)
+    )
+
+
+def _read_study(workdir: Path) -> Study:
+    path = workdir / "sweep.json"
+    try:
+        stored = json.loads(path.read_text())
+        stand_in = stored.get("imagenet_stand_in") or {}
+        runs = tuple(
+            _read_run(workdir / "runs" / run_name(init, n, seed), init, n, seed)
+            for n in sorted(stored["n"])
+            for seed in stored["seeds"]
+            for init in stored["inits"]
+        )
+        return Study(
+            workdir=workdir,
+            study=stored["study"],
+            n=tuple(sorted(stored["n"])),
+            inits=tuple(stored["inits"]),
+            seeds=tuple(stored["seeds"]),
+            data_root=Path(stored["data_root"]),
+            stand_in=str(stand_in.get("reason", "")),
+            runs=runs,
+            pretext=_pretext(workdir, runs) if ISL in stored["inits"] else None,
+        )
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: damaged ({error!r}); run the sweep again to write it") from error
+
+
+def _pretext(workdir: Path, runs: tuple[Run, ...]) -> Run:
+    # A sweep may start from a pretext run that lies elsewhere; its ISL runs know where.
+    for run in runs:
+        checkpoint = run.stored("config.json").get("init", {}).get("checkpoint")
+        if run.init == ISL and checkpoint:
+            return _read_run(Path(checkpoint), "pretext", 0, 0)
+    return _read_run(workdir / "pretrain", "pretext", 0, 0)
+
+
+def _read_run(workdir: Path, init: str, n: int, seed: int) -> Run:
+    failure = workdir / "failure.txt"
+    if failure.exists():
+        last = failure.read_text().strip().splitlines()
+        return Run(init, n, seed, workdir, "failed", last[-1] if last else "no reason given")
+    if read_summary(workdir) is not None:
+        folder = evaluation_folder(workdir)
+        rows: dict[Over, list[Row]] = {
+            "crops": read_rows(folder / "crops.csv"),
+            "fields": read_rows(folder / "fields.csv"),
+        }
+        return Run(init, n, seed, workdir, "done", rows=rows)
+    if workdir.exists():
+        return Run(init, n, seed, workdir, "unfinished", "training or evaluation was cut")
+    return Run(init, n, seed, workdir, "missing", "not started")

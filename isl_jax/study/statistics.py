@@ -1,0 +1,121 @@
+"""Numbers that compare runs: spread, intervals, paired tests, gains, annotations saved.
+
+Pure functions of numpy arrays. Scores are per image; NaN marks an image that has none (its run
+failed) and is left out.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """Mean and standard deviation (population, as the paper's "mean ± std") of `count` images."""
+
+    mean: float
+    std: float
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f} ± {self.std:.2f}" if self.count else "–"
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """Confidence interval; both ends NaN when there is nothing to estimate it from."""
+
+    low: float
+    high: float
+
+
+def mean_std(values: ArrayLike) -> Score:
+    """Mean ± standard deviation of `values` `[images]`; NaN with count 0 when none is defined."""
+    defined = _defined(values)
+    if not defined.size:
+        return Score(math.nan, math.nan, 0)
+    return Score(float(defined.mean()), float(defined.std()), int(defined.size))
+
+
+def relative_gain(score: float, baseline: float) -> float:
+    """Return (score − baseline) / baseline, the paper's "+31.3 %" as 0.313; NaN over 0."""
+    return (score - baseline) / baseline if baseline else math.nan
+
+
+def bootstrap_interval(
+    values: ArrayLike, *, confidence: float = 0.95, num_resamples: int = 10_000, seed: int = 0
+) -> Interval:
+    """Percentile bootstrap interval of the mean of `values` `[images]`, images drawn anew.
+
+    Give the mean over seeds of each image, or for a paired comparison the differences. Fewer than
+    two defined images give NaN.
+    """
+    defined = _defined(values)
+    if defined.size < 2:
+        return Interval(math.nan, math.nan)
+    rng = np.random.default_rng(seed)
+    # Counts of each image in a resample: one matrix product instead of a gather.
+    counts = rng.multinomial(
+        defined.size, np.full(defined.size, 1 / defined.size), size=num_resamples
+    )
+    means = counts @ defined / defined.size
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return Interval(float(low), float(high))
+
+
+def paired_test(scores: ArrayLike, baseline: ArrayLike) -> float:
+    """Two-sided p of the Wilcoxon signed-rank test on paired `scores` and `baseline` `[images]`.
+
+    1 when no pair differs, NaN without a pair. With k differing images no p can be below 2^(1−k).
+    """
+    scores, baseline = np.asarray(scores, np.float64), np.asarray(baseline, np.float64)
+    if scores.shape != baseline.shape:
+        raise ValueError(f"paired scores of {scores.shape} and {baseline.shape} images")
+    difference = _defined(scores - baseline)
+    if not difference.size:
+        return math.nan
+    difference = difference[difference != 0]
+    if not difference.size:
+        return 1.0
+    # Ranks must not hang on the last bit of a difference of two float64 scores.
+    return float(stats.wilcoxon(np.round(difference, 12)).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjustment of `p_values`; NaN stays NaN and does not count as a test."""
+    p = np.asarray(p_values, np.float64)
+    adjusted = np.full(p.shape, np.nan)
+    order = [i for i in np.argsort(p) if not np.isnan(p[i])]
+    largest = 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(order) - rank) * p[index]))
+        adjusted[index] = largest
+    return adjusted.tolist()
+
+
+def annotations_needed(n: Sequence[int], scores: Sequence[float], target: float) -> float | None:
+    """Annotated images at which a learning curve first reaches `target`.
+
+    `scores` belong to the increasing numbers `n`; between them the curve is taken as straight over
+    log N. None when it never gets there within the range measured.
+    """
+    points = [(m, s) for m, s in zip(n, scores, strict=True) if not math.isnan(s)]
+    for i, (m, score) in enumerate(points):
+        if score < target:
+            continue
+        if i == 0:
+            return float(m)
+        before, low = points[i - 1]
+        share = (target - low) / (score - low)
+        return float(before * (m / before) ** share)
+    return None
+
+
+def _defined(values: ArrayLike) -> np.ndarray:
+    array = np.asarray(values, np.float64).ravel()
+    return array[~np.isnan(array)]
