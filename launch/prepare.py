@@ -21,12 +21,15 @@ from absl import flags
 from isl_jax.launch.command import command
 from tqdm import tqdm
 
-from isl_jax.data import preparation, splits
-from isl_jax.data.layouts import STUDIES, Layout, Role, load_layout, match_files, parse_roles
+from isl_jax.data import splits
+from isl_jax.data.checks import check_fields, load_field
+from isl_jax.data.discovery import match_files
+from isl_jax.data.layouts import PRESETS, STUDIES, Layout, Role, load_layout, parse_roles
+from isl_jax.data.preparation import prepare
 
 _SOURCE = flags.DEFINE_string("source", None, "Folder with the raw files (searched recursively).")
 _OUT = flags.DEFINE_string("out", None, "Folder to write; it must not exist.")
-_LAYOUT = flags.DEFINE_string("layout", "folder", "dataset1, dataset2, folder, or a layout file.")
+_LAYOUT = flags.DEFINE_string("layout", "folder", f"{', '.join(PRESETS)}, or a layout file.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print what was matched and write nothing.")
 _INPUTS = flags.DEFINE_string("inputs", None, "Input channels, comma-separated, in network order.")
 _STAIN = flags.DEFINE_string("stain", None, "Stain channel; empty for none.")
@@ -57,7 +60,7 @@ def main() -> int | None:
         raise ValueError("no --source: give the folder with the raw files")
     layout = _layout()
     fields, unmatched = match_files(Path(_SOURCE.value), layout, exclude=_EXCLUDE.value)
-    checked = preparation.check_fields(fields, layout, progress=_progress)
+    checked = check_fields(fields, layout, progress=_progress)
     split_of, split_record = _split({item.raw.name: item.raw.group for item in checked})
     if _DRY_RUN.value:
         _print_table(checked, layout, split_of)
@@ -71,7 +74,7 @@ def main() -> int | None:
         raise ValueError(f"{out}: exists already; choose another --out, or give --overwrite")
     fresh = out.with_name(f".{out.name}.new") if out.exists() else out
     shutil.rmtree(fresh, ignore_errors=True) if fresh != out else None
-    preparation.prepare(
+    prepare(
         checked,
         layout,
         split_of,
@@ -128,7 +131,7 @@ def _split(groups: dict[str, str]) -> tuple[dict[str, str], dict]:
 def _print_table(checked, layout: Layout, split_of: dict[str, str]) -> None:
     rows = [("field", "group", "split", "channel", "shape", "dtype", "range", "saturated", "files")]
     for item in checked:
-        inputs, stain, labels = preparation.load_field(item, layout, binning=_BIN.value)
+        inputs, stain, labels = load_field(item, layout, binning=_BIN.value)
         planes = [(name, inputs[..., c]) for c, name in enumerate(item.channels)]
         if stain is not None and layout.stain is not None:
             planes.append((f"{layout.stain} (stain)", stain))

@@ -1,23 +1,16 @@
-"""Which crops to train on, and their pixels: images, targets and weights."""
+"""Which crops to train on: fixed or fresh, kept by rules that cost O(1) a candidate."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from math import ceil, floor
-from pathlib import Path
 from typing import Literal
 from zlib import crc32
 
 import numpy as np
-from scipy import ndimage
 
-from isl_jax.data.normalisation import standardise
-from isl_jax.data.store import LABELS, Dataset, Field
-from isl_jax.data.targets import Scale, distance_map, semantic_mask
+from isl_jax.data.store import Dataset, Field
 
 Rule = Literal["stain_signal", "foreground", "any_label", "any"]
-Target = Literal["stain", "semantic", "distance_and_semantic"]
-NUM_TARGETS = {"stain": 1, "semantic": 1, "distance_and_semantic": 2}
 
 # A crop of 512² needs 5000 foreground pixels (section 2); other sizes the same fraction.
 FOREGROUND_FRACTION = 5000 / 512**2
@@ -36,9 +29,6 @@ class Crop:
     top: int
     left: int
     size: int
-
-
-# Where crops may lie ----------------------------------------------------------------------------
 
 
 def window_counts(mask: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -191,84 +181,3 @@ class FreshCrops:
         before = int(rows[top - 1]) if top else 0
         left = int(np.flatnonzero(np.unpackbits(bits[top]))[rank - before])
         return Crop(field.name, top, left, self.size)
-
-
-# Pixels of a crop ---------------------------------------------------------------------------------
-
-
-def load_crop(
-    dataset: Dataset,
-    crop: Crop,
-    *,
-    target: Target,
-    distance_scale: Scale = "normalised",
-    distance_unit: float = 255.0,
-) -> dict[str, np.ndarray]:
-    """Pixels of one crop, float32: image [S, S, C], target [S, S, T], weight [S, S, 1].
-
-    image: standardised by the statistics of the whole field. target, by name: "stain", scaled to
-    0..1 (not clipped); "semantic", 0 or 1; "distance_and_semantic", distance map / distance_unit,
-    then semantic. weight: 1, and 0 where the crop reaches past the field (filled by reflection).
-    """
-    field = dataset.field(crop.field)
-    window = (
-        slice(crop.top, min(crop.top + crop.size, field.height)),
-        slice(crop.left, min(crop.left + crop.size, field.width)),
-    )
-    image = standardise(
-        dataset.inputs(crop.field)[window],
-        field.input_mean,
-        field.input_std,
-        pixels=field.height * field.width,
-    )
-    if target == "stain":
-        planes = [dataset.stain_scale.scale(dataset.stain_image(crop.field)[window])]
-    elif target in ("semantic", "distance_and_semantic"):
-        planes = [semantic_mask(np.asarray(dataset.labels(crop.field)[window]))]
-        if target == "distance_and_semantic":
-            distance = _crop_distance(dataset, crop.field, window, distance_scale)
-            planes.insert(0, distance / np.float32(distance_unit))
-    else:
-        raise ValueError(f"target {target!r} is none of {', '.join(NUM_TARGETS)}")
-    sample = {
-        "image": image,
-        "target": np.stack(planes, axis=-1),
-        "weight": np.ones((*image.shape[:2], 1), np.float32),
-    }
-    missing = [(0, crop.size - image.shape[axis]) for axis in (0, 1)]
-    if any(after for _, after in missing):
-        pad = [*missing, (0, 0)]
-        sample["image"] = np.pad(sample["image"], pad, mode="reflect")
-        sample["target"] = np.pad(sample["target"], pad, mode="reflect")
-        sample["weight"] = np.pad(sample["weight"], pad)
-    return sample
-
-
-def _crop_distance(
-    dataset: Dataset, name: str, window: tuple[slice, slice], scale: Scale
-) -> np.ndarray:
-    """Distance map of the whole field, computed only where the crop's cells reach: exact."""
-    labels = dataset.labels(name)
-    ids, boxes = _cell_boxes(dataset.path(name, LABELS))
-    inside = boxes[np.isin(ids, np.unique(labels[window]))]
-    (top, bottom), (left, right) = ((side.start, side.stop) for side in window)
-    if len(inside):
-        # One pixel beyond each cell, so that its whole boundary is in view.
-        top = max(0, min(top, inside[:, 0].min() - 1))
-        bottom = min(labels.shape[0], max(bottom, inside[:, 1].max() + 1))
-        left = max(0, min(left, inside[:, 2].min() - 1))
-        right = min(labels.shape[1], max(right, inside[:, 3].max() + 1))
-    distance = distance_map(np.asarray(labels[top:bottom, left:right]), scale=scale)
-    rows, columns = window
-    return distance[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
-
-
-@lru_cache(maxsize=1024)
-def _cell_boxes(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Label ids [n] and their bounding boxes [n, 4] (top, bottom, left, right; ends exclusive)."""
-    ids, compact = np.unique(np.load(path, mmap_mode="r"), return_inverse=True)
-    # Compact ids: find_objects allocates a slot for every number up to the largest.
-    first = 0 if ids[0] > 0 else 1
-    found = ndimage.find_objects(compact.reshape(-1, compact.shape[-1]) + (1 - first))
-    boxes = [(r.start, r.stop, c.start, c.stop) for r, c in found]
-    return ids[first:], np.array(boxes, int).reshape(-1, 4)

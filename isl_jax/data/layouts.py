@@ -1,4 +1,4 @@
-"""File-name patterns to fields: which file is which channel, and what each channel is for."""
+"""How a lab names its files, and what each channel is for: patterns, roles, presets."""
 
 import dataclasses
 import json
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from isl_jax.data.projections import PROJECTIONS
-from isl_jax.data.readers import IMAGE_SUFFIXES
 
 STUDIES = ("nucleus", "cell")
 
@@ -86,9 +85,11 @@ class Layout:
     `pattern` is matched against each path below the source folder (with /): a template such as
     `{field}_{channel}{suffix}`, or a regular expression with named groups `field` (further groups
     `field_2`, … are appended after a space), `channel`, and optionally `plane` for stacks saved as
-    one file a plane. `labels` lists channels in order of preference. `group`, a regular
-    expression searched in the field name, gives the unit that splits never cut (default: the
-    field itself): its first group, or the whole match.
+    one file a plane. Where no `channel` is matched, the channels are those inside the file, by
+    their names in its metadata or by number. The pattern `Index.idx.xml` stands for the file list
+    that Opera Phenix (Harmony) writes. `labels` lists channels in order of preference. `group`, a
+    regular expression searched in the field name, gives the unit that splits never cut (default:
+    the field itself): its first group, or the whole match.
     """
 
     pattern: str
@@ -106,7 +107,7 @@ class Layout:
 
     def regex(self) -> re.Pattern:
         """The pattern as a compiled regular expression; ValueError if it cannot be one."""
-        is_regex = "(?P<" in self.pattern
+        is_regex = "(?P<" in self.pattern or self.pattern == OPERA_INDEX
         pattern = self.pattern if is_regex else _template_regex(self.pattern, self.channels())
         try:
             regex = re.compile(pattern)
@@ -117,7 +118,8 @@ class Layout:
         return regex
 
 
-_ANY_IMAGE = r"(?i:\.tiff?|\.png)"
+OPERA_INDEX = "Index.idx.xml"
+_ANY_IMAGE = r"(?i:\.tiff?|\.png|\.npy|\.stk)"
 
 PRESETS: Mapping[str, Layout] = {
     # Opera Phenix exports: ch1 phase contrast, ch4 DAPI, ch5 bright field.
@@ -137,6 +139,31 @@ PRESETS: Mapping[str, Layout] = {
         study="cell",
     ),
     "folder": Layout(pattern="{field}_{channel}{suffix}"),
+    # Channels and planes of data set 1, as the microscope itself exports them.
+    "opera": Layout(
+        pattern=OPERA_INDEX,
+        inputs=parse_roles("ch5[1,2],ch1:max"),
+        stain=Role("ch4", projection="max"),
+        labels=("cellpose",),
+        group=r"r\d+c\d+",
+        study="nucleus",
+    ),
+    # X.tif beside X_masks.tif, X_cp_masks.png or X_seg.npy; channels by number inside X.tif.
+    "cellpose": Layout(
+        pattern=r"(?P<field>.+?)(?:_(?P<channel>masks|cp_masks|seg|flows))?" + _ANY_IMAGE,
+        inputs=(Role("0"),),
+        labels=("masks", "cp_masks", "seg"),
+    ),
+    # images/X.tif beside masks/X.tif.
+    "stardist": Layout(
+        pattern=r"(?:(?P<field>.+)/)?(?:images|(?P<channel>masks))/(?P<field_2>.+)" + _ANY_IMAGE,
+        inputs=(Role("0"),),
+        labels=("masks",),
+    ),
+    # One OME-Zarr image a field, or plates of them; labels stored inside go by their names.
+    "omezarr": Layout(
+        pattern=r"(?P<field>.+?)(?:\.ome)?\.zarr(?:/(?P<field_2>.+))?", inputs=(Role("0"),)
+    ),
 }
 
 
@@ -176,94 +203,6 @@ def layout_from_options(options: Mapping, *, source: str = "layout") -> Layout:
     values["labels"] = (labels,) if isinstance(labels, str) else tuple(labels)
     values["stain"] = Role.parse(values["stain"]) if values.get("stain") else None
     return Layout(**values)
-
-
-@dataclass(frozen=True)
-class RawField:
-    """One field of view before preparation: its files by channel, each in plane order."""
-
-    name: str
-    group: str
-    files: Mapping[str, tuple[Path, ...]]
-
-
-def match_files(
-    source: Path, layout: Layout, *, exclude: str | None = None
-) -> tuple[tuple[RawField, ...], tuple[Path, ...]]:
-    """Find the fields of a folder: (fields in name order, image files that matched nothing).
-
-    Channels that the layout has no use for count as matching nothing. `exclude` drops fields whose
-    name it is found in. Raises FileNotFoundError or ValueError in one line.
-    """
-    source = Path(source)
-    if not source.is_dir():
-        raise FileNotFoundError(
-            f"{source}: no such folder; give --source=FOLDER with the raw files"
-        )
-    if not layout.inputs:
-        raise ValueError("the layout names no input channel: give --inputs=channel[,channel]")
-    regex, used = layout.regex(), layout.channels()
-    found: dict[str, dict[str, list[tuple[int, Path]]]] = {}
-    unmatched = []
-    for path in _image_files(source):
-        match = regex.fullmatch(path.relative_to(source).as_posix())
-        if match is None or (channel := _split_channel(match, used)) is None:
-            unmatched.append(path)
-            continue
-        parts = [match[key] for key in sorted(regex.groupindex) if key.startswith("field")]
-        name = " ".join(part for part in parts if part).replace("/", "_")
-        plane = int(match["plane"]) if "plane" in regex.groupindex else 0
-        found.setdefault(name, {}).setdefault(channel, []).append((plane, path))
-    excluded = re.compile(exclude) if exclude else None
-    fields = tuple(
-        RawField(name, _group_of(name, layout), _ordered(name, channels))
-        for name, channels in sorted(found.items())
-        if not (excluded and excluded.search(name))
-    )
-    if not fields:
-        raise ValueError(
-            f"{source}: no file matches the layout ({layout.pattern}) with channels "
-            f"{', '.join(used)}; {len(unmatched)} image files were looked at, try --dry_run"
-        )
-    return fields, tuple(unmatched)
-
-
-def _image_files(source: Path) -> Iterable[Path]:
-    return sorted(
-        path
-        for path in source.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-    )
-
-
-def _split_channel(match: re.Match, used: tuple[str, ...]) -> str | None:
-    if "channel" not in match.re.groupindex:
-        return used[0]
-    return match["channel"] if match["channel"] in used else None
-
-
-def _group_of(name: str, layout: Layout) -> str:
-    if layout.group is None:
-        return name
-    match = re.search(layout.group, name)
-    if match is None:
-        raise ValueError(
-            f"field {name!r}: the group expression {layout.group!r} is not found in its name"
-        )
-    return match[1] if match.re.groups else match[0]
-
-
-def _ordered(name: str, channels: Mapping[str, list[tuple[int, Path]]]) -> dict:
-    files = {}
-    for channel, parts in channels.items():
-        planes = [plane for plane, _ in parts]
-        if len(set(planes)) < len(planes):
-            both = " and ".join(str(path) for _, path in sorted(parts)[:2])
-            raise ValueError(
-                f"field {name!r}, channel {channel!r} is given twice: {both}; remove or rename one"
-            )
-        files[channel] = tuple(path for _, path in sorted(parts))
-    return files
 
 
 def _template_regex(template: str, channels: Iterable[str]) -> str:

@@ -7,7 +7,8 @@ from functools import partial
 import grain
 import numpy as np
 
-from isl_jax.data.crops import NUM_TARGETS, Crop, FreshCrops, Target, load_crop
+from isl_jax.data.crops import Crop, FreshCrops
+from isl_jax.data.samples import NUM_TARGETS, Target, load_crop
 from isl_jax.data.store import Dataset
 from isl_jax.data.targets import Scale
 
@@ -43,7 +44,7 @@ def training_batches(
     global batch of `batch_size`. Without `repeat` there is one epoch, its last part batch left out.
     The iterator's get_state() and set_state() resume exactly, whatever the number of workers.
 
-    See `crops.load_crop` for the targets. Raises ValueError if there are no crops or a batch
+    See `samples.load_crop` for the targets. Raises ValueError if there are no crops or a batch
     cannot be dealt out evenly.
     """
     index, count = shard

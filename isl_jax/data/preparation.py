@@ -1,4 +1,4 @@
-"""Raw files to a prepared data set: everything checked first, one field in memory at a time."""
+"""Raw files to a prepared data set: one field in memory at a time, in parallel, all or nothing."""
 
 import hashlib
 import json
@@ -6,187 +6,19 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 
-from isl_jax.data import readers
-from isl_jax.data.layouts import Layout, RawField, Role
+from isl_jax.data.checks import CheckedField, load_field
+from isl_jax.data.layouts import Layout
 from isl_jax.data.normalisation import StainScale, plane_statistics
-from isl_jax.data.projections import PROJECTIONS, bin_average, bin_labels
 from isl_jax.data.store import DESCRIPTION, FIELDS_DIR, INPUTS, LABELS, SCHEMA, STAIN
 
 PERCENTILES = (0.1, 1.0, 50.0, 99.0, 99.9)
 _RECORD = "field.json"
-
-
-@dataclass(frozen=True)
-class CheckedField:
-    """A raw field whose files have been found to fit together, known from their headers."""
-
-    raw: RawField
-    height: int
-    width: int
-    channels: tuple[str, ...]
-    dtype: np.dtype
-    stain_dtype: np.dtype | None
-    label_channel: str | None
-    pixel_size: float | None
-
-
-def check_field(field: RawField, layout: Layout) -> CheckedField:
-    """Check one field by the headers of its files (floats: also their pixels, for NaN).
-
-    Raises ValueError or OSError in one line that names the file and the remedy.
-    """
-    wanted = [*layout.inputs, *([layout.stain] if layout.stain else [])]
-    for role in wanted:
-        if role.channel not in field.files:
-            raise ValueError(
-                f"field {field.name!r} has no {role.channel!r} file (it has "
-                f"{', '.join(sorted(field.files))}); add the file, or leave the field out with "
-                f"--exclude='^{field.name}$'"
-            )
-    labels = next((name for name in layout.labels if name in field.files), None)
-    shapes: dict[Path, tuple[int, int]] = {}
-    infos = {}
-    for channel in _distinct([*(role.channel for role in wanted), labels]):
-        infos[channel] = [readers.inspect(path) for path in field.files[channel]]
-        for path, info in zip(field.files[channel], infos[channel], strict=True):
-            shapes[path] = (info.height, info.width)
-    _check_sizes(shapes)
-    channels = [name for role in layout.inputs for name in _plane_names(field, role, infos)]
-    if layout.stain:
-        _check_stain(field, layout.stain, infos)
-    if labels:
-        _check_label_type(field.files[labels][0], infos[labels])
-    for role in wanted:
-        if any(info.dtype.kind == "f" for info in infos[role.channel]):
-            _read_role(field, role)
-    height, width = next(iter(shapes.values()))
-    first = infos[layout.inputs[0].channel][0]
-    return CheckedField(
-        raw=field,
-        height=height,
-        width=width,
-        channels=tuple(channels),
-        dtype=np.result_type(*(i.dtype for role in layout.inputs for i in infos[role.channel])),
-        stain_dtype=infos[layout.stain.channel][0].dtype if layout.stain else None,
-        label_channel=labels,
-        pixel_size=layout.pixel_size or first.pixel_size,
-    )
-
-
-def _distinct(names: Iterable[str | None]) -> list[str]:
-    return list(dict.fromkeys(name for name in names if name is not None))
-
-
-def _check_sizes(shapes: dict[Path, tuple[int, int]]) -> None:
-    (first, size), *others = shapes.items()
-    for path, other in others:
-        if other != size:
-            raise ValueError(
-                f"{path}: is {other[0]}×{other[1]} pixels, but {first.name} of the same field is "
-                f"{size[0]}×{size[1]}; all channels of a field must have one size"
-            )
-
-
-def _plane_names(field: RawField, role: Role, infos: dict) -> list[str]:
-    """Names of the network channels that one role gives."""
-    count = sum(info.planes for info in infos[role.channel])
-    try:
-        chosen = role.select(count)
-    except ValueError as error:
-        raise ValueError(f"{field.files[role.channel][0]}: {error}") from None
-    if role.projection != "none":
-        return [f"{role.channel}:{role.projection}"]
-    return [role.channel] if count == 1 else [f"{role.channel}[{plane}]" for plane in chosen]
-
-
-def _check_stain(field: RawField, role: Role, infos: dict) -> None:
-    if len(_plane_names(field, role, infos)) > 1:
-        raise ValueError(
-            f"{field.files[role.channel][0]}: the stain has several planes; say how to reduce "
-            f"them, for instance --stain={role.channel}:max"
-        )
-
-
-def _check_label_type(path: Path, infos: Sequence[readers.ImageInfo]) -> None:
-    if infos[0].dtype.kind not in "iub":
-        raise ValueError(f"{path}: labels are {infos[0].dtype}, expected integers; save as uint16")
-    if sum(info.planes for info in infos) > 1:
-        raise ValueError(f"{path}: a label image must be one plane, this has several")
-
-
-def check_fields(
-    fields: Iterable[RawField], layout: Layout, *, progress: Callable = lambda items: items
-) -> tuple[CheckedField, ...]:
-    """Check every field by `check_field`, and that all give the same channels and stain dtype."""
-    checked = tuple(check_field(field, layout) for field in progress(tuple(fields)))
-    first = checked[0]
-    for item in checked[1:]:
-        if len(item.channels) != len(first.channels):
-            raise ValueError(
-                f"field {item.raw.name!r} gives {len(item.channels)} input channels "
-                f"({', '.join(item.channels)}), but field {first.raw.name!r} {len(first.channels)}"
-                "; choose planes with --inputs=channel[1,2] or exclude fields"
-            )
-        if item.stain_dtype != first.stain_dtype:
-            raise ValueError(
-                f"the stain of field {item.raw.name!r} is {item.stain_dtype}, of field "
-                f"{first.raw.name!r} {first.stain_dtype}; convert them to one type"
-            )
-    return checked
-
-
-def load_field(
-    checked: CheckedField, layout: Layout, *, binning: int = 1
-) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
-    """Read one field: inputs [H, W, C], stain [H, W] or None (raw dtypes), labels int32 or None.
-
-    `binning` averages blocks of images and takes the most frequent label of each block. Raises
-    ValueError for NaN, infinite or constant planes and for negative labels.
-    """
-    planes = [plane for role in layout.inputs for plane in _read_role(checked.raw, role)]
-    stain = _read_role(checked.raw, layout.stain)[0] if layout.stain else None
-    labels = None
-    if checked.label_channel:
-        path = checked.raw.files[checked.label_channel][0]
-        labels = readers.read(path)[0]
-        if labels.min() < 0 or labels.max() > np.iinfo(np.int32).max:
-            raise ValueError(
-                f"{path}: labels go from {labels.min()} to {labels.max()}; expected ≥ 0"
-            )
-        labels = labels.astype(np.int32)
-    if binning > 1:
-        planes = [bin_average(plane, binning) for plane in planes]
-        stain = None if stain is None else bin_average(stain, binning)
-        labels = None if labels is None else bin_labels(labels, binning)
-    return np.stack(planes, axis=-1), stain, labels
-
-
-def _read_role(field: RawField, role: Role) -> np.ndarray:
-    """Planes of a role, projected: [P, H, W] in the raw dtype, finite and not constant."""
-    paths = field.files[role.channel]
-    counts = [readers.inspect(path).planes for path in paths]
-    address = [(path, plane) for path, n in zip(paths, counts, strict=True) for plane in range(n)]
-    chosen = [address[k] for k in role.select(len(address))]
-    stack = np.concatenate([readers.read(path, planes=[plane]) for path, plane in chosen])
-    for (path, number), plane in zip(chosen, stack, strict=True):
-        where = f"{path}, plane {number}" if len(address) > 1 else str(path)
-        if plane.dtype.kind == "f" and not np.isfinite(plane).all():
-            bad = int(plane.size - np.isfinite(plane).sum())
-            raise ValueError(
-                f"{where}: has {bad} pixels that are NaN or infinite; repair or exclude it"
-            )
-        if plane.min() == plane.max():
-            raise ValueError(
-                f"{where}: every pixel is {plane.flat[0]}, an empty plane; acquire it again or "
-                f"leave the field out with --exclude='^{field.name}$'"
-            )
-    return stack if role.projection == "none" else PROJECTIONS[role.projection](stack)[None]
 
 
 def write_field(folder: Path, checked: CheckedField, layout: Layout, binning: int) -> dict:
@@ -201,31 +33,42 @@ def write_field(folder: Path, checked: CheckedField, layout: Layout, binning: in
     for name, array in ((INPUTS, inputs), (STAIN, stain), (LABELS, labels)):
         if array is not None:
             np.save(partial / name, np.ascontiguousarray(array))
+    entry = _describe(checked, inputs, stain, labels)
+    (partial / _RECORD).write_text(json.dumps(entry))
+    partial.rename(folder)
+    return entry
+
+
+def _describe(
+    checked: CheckedField, inputs: np.ndarray, stain: np.ndarray | None, labels: np.ndarray | None
+) -> dict:
+    """What dataset.json says about a field: shape, statistics of each plane, sources."""
     statistics = [plane_statistics(inputs[..., c]) for c in range(inputs.shape[-1])]
-    entry = {
+    return {
         "name": checked.raw.name,
         "group": checked.raw.group,
         "height": inputs.shape[0],
         "width": inputs.shape[1],
         "has_stain": stain is not None,
         "has_labels": labels is not None,
+        "num_labels": None if labels is None else len(np.setdiff1d(labels, 0)),
+        "input_dtype": str(inputs.dtype),
         "input_mean": [mean for mean, _ in statistics],
         "input_std": [std for _, std in statistics],
         "input_percentiles": np.percentile(inputs, PERCENTILES, axis=(0, 1)).T.tolist(),
-        "stain_percentiles": None if stain is None else np.percentile(stain, PERCENTILES).tolist(),
-        "num_labels": None
-        if labels is None
-        else int(np.count_nonzero(np.bincount(labels.ravel())[1:])),
-        "input_dtype": str(inputs.dtype),
         "stain_dtype": None if stain is None else str(stain.dtype),
+        "stain_percentiles": None if stain is None else np.percentile(stain, PERCENTILES).tolist(),
         "sources": {
-            channel: [{"file": path.name, "bytes": path.stat().st_size} for path in paths]
-            for channel, paths in checked.raw.files.items()
+            channel: [{"file": part.path.name, "bytes": _size(part.path)} for part in parts]
+            for channel, parts in checked.raw.files.items()
         },
     }
-    (partial / _RECORD).write_text(json.dumps(entry))
-    partial.rename(folder)
-    return entry
+
+
+def _size(path: Path) -> int:
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return path.stat().st_size
 
 
 def prepare(
@@ -248,9 +91,7 @@ def prepare(
     """
     out = Path(out)
     fields = [item for item in checked if item.raw.name in split_of]
-    settings = repr((layout, binning, [item.raw for item in fields]))
-    digest = hashlib.sha256(settings.encode()).hexdigest()[:12]
-    partial = out.with_name(f".{out.name}.{digest}.partial")
+    partial = out.with_name(f".{out.name}.{_digest(fields, layout, binning)}.partial")
     (partial / FIELDS_DIR).mkdir(parents=True, exist_ok=True)
     tasks = [(partial / FIELDS_DIR / item.raw.name, item, layout, binning) for item in fields]
     try:
@@ -287,6 +128,13 @@ def prepare(
     (partial / DESCRIPTION).write_text(json.dumps(record, indent=1))
     partial.rename(out)
     return out
+
+
+def _digest(fields: Sequence[CheckedField], layout: Layout, binning: int) -> str:
+    """Tells an interrupted preparation of the same files and settings from any other."""
+    parts = [part for item in fields for files in item.raw.files.values() for part in files]
+    states = [(part, part.path.stat().st_mtime_ns) for part in parts]
+    return hashlib.sha256(repr((layout, binning, states)).encode()).hexdigest()[:12]
 
 
 def _convert(tasks: list[tuple], workers: int, progress: Callable) -> list[dict]:

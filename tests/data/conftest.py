@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import tifffile
 
-from isl_jax.data import preparation
-from isl_jax.data.layouts import Layout, Role, match_files
+from isl_jax.data.checks import check_fields
+from isl_jax.data.discovery import match_files
+from isl_jax.data.layouts import Layout, Role
+from isl_jax.data.preparation import prepare
 from isl_jax.data.store import Dataset, open_dataset
 
 LAYOUT = Layout(
@@ -43,8 +45,8 @@ def write_raw(folder: Path, sizes: dict[str, tuple[int, int]], *, seed: int = 0)
 def prepare_raw(folder: Path, out: Path, split_of: dict[str, str], **options) -> Dataset:
     """Prepare such a folder and open it."""
     fields, _ = match_files(folder, LAYOUT)
-    checked = preparation.check_fields(fields, LAYOUT)
-    return open_dataset(preparation.prepare(checked, LAYOUT, split_of, out, **options))
+    checked = check_fields(fields, LAYOUT)
+    return open_dataset(prepare(checked, LAYOUT, split_of, out, **options))
 
 
 @pytest.fixture(scope="session")

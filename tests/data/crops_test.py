@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isl_jax.data import crops
-from isl_jax.data.crops import Crop, FreshCrops, fixed_crops, load_crop, valid_positions
-from isl_jax.data.targets import distance_map
+from isl_jax.data.crops import FreshCrops, fixed_crops, valid_positions
 
 
 @settings(deadline=None, max_examples=60)
@@ -134,41 +133,6 @@ def test_fresh_crops_are_uniform_over_valid_positions(dataset):
     assert counts.min() > 15 and counts.max() < 75  # 40 expected; ± 4 standard deviations
 
 
-@pytest.mark.parametrize("scale", ["normalised", "pixels"])
-@pytest.mark.parametrize("name", ["a", "b", "d"])
-def test_distance_of_a_crop_is_cut_from_the_whole_fields_map(dataset, name, scale):
-    whole = distance_map(np.asarray(dataset.labels(name)), scale=scale)
-    drawn, _ = fixed_crops(
-        dataset, [dataset.field(name)], size=17, per_image=30, seed=0, rule="any"
-    )
-    for crop in drawn:
-        sample = load_crop(
-            dataset, crop, target="distance_and_semantic", distance_scale=scale, distance_unit=2
-        )
-        window = np.s_[crop.top : crop.top + 17, crop.left : crop.left + 17]
-        np.testing.assert_array_equal(sample["target"][..., 0], whole[window] / 2)
-        np.testing.assert_array_equal(sample["target"][..., 1], dataset.labels(name)[window] > 0)
-
-
-def test_image_and_stain_of_a_crop_are_cut_from_the_whole_field(dataset):
-    crop = Crop("c", 11, 30, 48)
-    sample = load_crop(dataset, crop, target="stain")
-    window = np.s_[11:59, 30:78]
-    np.testing.assert_array_equal(sample["image"], dataset.standardised("c")[window])
-    scaled = dataset.stain_scale.scale(dataset.stain_image("c")[window])
-    np.testing.assert_array_equal(sample["target"][..., 0], scaled)
-    assert sample["weight"].shape == (48, 48, 1) and sample["weight"].all()
-    assert {array.dtype for array in sample.values()} == {np.dtype(np.float32)}
-
-
-def test_a_crop_past_its_field_is_reflected_and_weighs_nothing_there(dataset):
-    sample = load_crop(dataset, Crop("d", 0, 4, 48), target="semantic")
-    assert sample["image"].shape == (48, 48, 3)
-    assert sample["weight"][:40].all() and not sample["weight"][40:].any()
-    np.testing.assert_array_equal(sample["image"][40:], sample["image"][31:39][::-1])
-    np.testing.assert_array_equal(sample["target"][40:], sample["target"][31:39][::-1])
-
-
 def test_a_noise_only_field_shows_no_stain_signal():
     noise = np.random.default_rng(0).normal(500, 20, (512, 512)).astype(np.uint16)
     assert (noise > crops.stain_threshold(noise)).mean() < 1e-4
@@ -181,8 +145,6 @@ def test_a_dim_nucleus_counts_as_stain_signal():
     assert found[100:140, 200:240].mean() > 0.99 and found.sum() < 1650
 
 
-def test_unknown_rule_and_target_are_named(dataset):
+def test_an_unknown_rule_is_named(dataset):
     with pytest.raises(ValueError, match="rule 'bright'"):
         valid_positions(dataset, dataset.field("a"), size=8, rule="bright")  # type: ignore
-    with pytest.raises(ValueError, match="target 'depth'"):
-        load_crop(dataset, Crop("a", 0, 0, 8), target="depth")  # type: ignore

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import tifffile
 
+from isl_jax.data.discovery import match_files
 from isl_jax.data.layouts import (
     PRESETS,
     Layout,
     Role,
     layout_from_options,
     load_layout,
-    match_files,
     parse_roles,
 )
 
@@ -96,7 +96,7 @@ def test_stacks_of_one_file_a_plane_are_ordered_by_number(tmp_path):
     touch(tmp_path, *(f"a_z{k}_bf.tif" for k in (10, 2, 1)))
     layout = Layout("{field}_z{plane}_{channel}.tif", inputs=(Role("bf"),))
     (field,), _ = match_files(tmp_path, layout)
-    assert [path.name for path in field.files["bf"]] == [
+    assert [part.path.name for part in field.files["bf"]] == [
         "a_z1_bf.tif",
         "a_z2_bf.tif",
         "a_z10_bf.tif",

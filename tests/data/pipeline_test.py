@@ -3,13 +3,14 @@ import json
 import numpy as np
 import pytest
 
-from isl_jax.data.crops import FreshCrops, fixed_crops, load_crop
+from isl_jax.data.crops import FreshCrops, fixed_crops
 from isl_jax.data.pipeline import (
     evaluation_batches,
     resident_arrays,
     resident_bytes,
     training_batches,
 )
+from isl_jax.data.samples import load_crop
 
 RECIPE = {"size": 24, "per_image": 3, "seed": 0, "rule": "any_label"}
 

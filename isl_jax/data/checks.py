@@ -1,0 +1,192 @@
+"""Do the files of each field fit together? Asked of all fields before any is converted."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from isl_jax.data import readers
+from isl_jax.data.discovery import Part, RawField
+from isl_jax.data.images import ImageInfo
+from isl_jax.data.layouts import Layout, Role
+from isl_jax.data.projections import PROJECTIONS, bin_average, bin_labels
+
+# Headers of each channel's parts, in plane order.
+_Headers = Mapping[str, Sequence[ImageInfo]]
+
+
+@dataclass(frozen=True)
+class CheckedField:
+    """A raw field whose files have been found to fit together, known from their headers."""
+
+    raw: RawField
+    height: int
+    width: int
+    channels: tuple[str, ...]
+    stain_dtype: np.dtype | None
+    label_channel: str | None
+    pixel_size: float | None
+
+
+def check_fields(
+    fields: Iterable[RawField], layout: Layout, *, progress: Callable = lambda items: items
+) -> tuple[CheckedField, ...]:
+    """Check every field by `check_field`, and that all give the same channels and stain dtype."""
+    checked = tuple(check_field(field, layout) for field in progress(tuple(fields)))
+    first = checked[0]
+    for item in checked[1:]:
+        if len(item.channels) != len(first.channels):
+            raise ValueError(
+                f"field {item.raw.name!r} gives {len(item.channels)} input channels "
+                f"({', '.join(item.channels)}), but field {first.raw.name!r} {len(first.channels)}"
+                "; choose planes with --inputs=channel[1,2] or exclude fields"
+            )
+        if item.stain_dtype != first.stain_dtype:
+            raise ValueError(
+                f"the stain of field {item.raw.name!r} is {item.stain_dtype}, of field "
+                f"{first.raw.name!r} {first.stain_dtype}; convert them to one type"
+            )
+    return checked
+
+
+def check_field(field: RawField, layout: Layout) -> CheckedField:
+    """Check one field by the headers of its files (floats: also their pixels, for NaN).
+
+    Raises ValueError or OSError in one line that names the file and the remedy.
+    """
+    roles = [*layout.inputs, *([layout.stain] if layout.stain else [])]
+    for role in roles:
+        if role.channel not in field.files:
+            raise ValueError(
+                f"field {field.name!r} has no {role.channel!r} image (it has "
+                f"{', '.join(sorted(field.files))}); add it, or {_leave_out(field)}"
+            )
+    labels = next((name for name in layout.labels if name in field.files), None)
+    used = [*(role.channel for role in roles), *([labels] if labels else [])]
+    headers = {name: [_header(part) for part in field.files[name]] for name in used}
+    height, width = _common_size(field, headers)
+    if layout.stain and len(_plane_names(field, layout.stain, headers)) > 1:
+        name = layout.stain.channel
+        raise ValueError(
+            f"{field.files[name][0].path}: the stain has several planes; say how to reduce them, "
+            f"for instance --stain={name}:max"
+        )
+    if labels:
+        _check_labels(field.files[labels][0].path, headers[labels])
+    for role in roles:
+        if any(info.dtype.kind == "f" for info in headers[role.channel]):
+            read_role(field, role)
+    return CheckedField(
+        raw=field,
+        height=height,
+        width=width,
+        channels=tuple(n for role in layout.inputs for n in _plane_names(field, role, headers)),
+        stain_dtype=headers[layout.stain.channel][0].dtype if layout.stain else None,
+        label_channel=labels,
+        pixel_size=layout.pixel_size or headers[layout.inputs[0].channel][0].pixel_size,
+    )
+
+
+def _leave_out(field: RawField) -> str:
+    return f"leave the field out with --exclude='^{re.escape(field.name)}$'"
+
+
+def _header(part: Part) -> ImageInfo:
+    info = readers.inspect(part.path)
+    if part.channel is None and len(info.channels) > 1:
+        raise ValueError(
+            f"{part.path}: holds {len(info.channels)} channels ({', '.join(info.channels)}) where "
+            "one is expected; use a pattern without {channel}, then channels go by these names"
+        )
+    return info
+
+
+def _common_size(field: RawField, headers: _Headers) -> tuple[int, int]:
+    sizes = {
+        part.path: (info.height, info.width)
+        for name, infos in headers.items()
+        for part, info in zip(field.files[name], infos, strict=True)
+    }
+    (first, size), *others = sizes.items()
+    for path, other in others:
+        if other != size:
+            raise ValueError(
+                f"{path}: is {other[0]}×{other[1]} pixels, but {first.name} of the same field is "
+                f"{size[0]}×{size[1]}; all channels of a field must have one size"
+            )
+    return size
+
+
+def _plane_names(field: RawField, role: Role, headers: _Headers) -> list[str]:
+    """Names of the network channels that one role gives."""
+    count = sum(info.planes for info in headers[role.channel])
+    try:
+        chosen = role.select(count)
+    except ValueError as error:
+        raise ValueError(f"{field.files[role.channel][0].path}: {error}") from None
+    if role.projection != "none":
+        return [f"{role.channel}:{role.projection}"]
+    return [role.channel] if count == 1 else [f"{role.channel}[{plane}]" for plane in chosen]
+
+
+def _check_labels(path: Path, infos: Sequence[ImageInfo]) -> None:
+    if infos[0].dtype.kind not in "iu":
+        raise ValueError(f"{path}: labels are {infos[0].dtype}, expected integers; save as uint16")
+    planes = sum(info.planes for info in infos)
+    if planes > 1:
+        raise ValueError(f"{path}: labels have {planes} planes, expected one; save a 2-D mask")
+
+
+def load_field(
+    checked: CheckedField, layout: Layout, *, binning: int = 1
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+    """Read one field: inputs [H, W, C], stain [H, W] or None (raw dtypes), labels int32 or None.
+
+    `binning` averages blocks of images and takes the most frequent label of each block. Raises
+    ValueError for NaN, infinite or constant planes and for negative labels.
+    """
+    field = checked.raw
+    planes = [plane for role in layout.inputs for plane in read_role(field, role)]
+    stain = read_role(field, layout.stain)[0] if layout.stain else None
+    labels = _read_labels(field.files[checked.label_channel][0]) if checked.label_channel else None
+    if binning > 1:
+        planes = [bin_average(plane, binning) for plane in planes]
+        stain = None if stain is None else bin_average(stain, binning)
+        labels = None if labels is None else bin_labels(labels, binning)
+    return np.stack(planes, axis=-1), stain, labels
+
+
+def _read_labels(part: Part) -> np.ndarray:
+    labels = readers.read(part.path, channel=part.channel or 0)[0]
+    if labels.min() < 0 or labels.max() > np.iinfo(np.int32).max:
+        raise ValueError(
+            f"{part.path}: labels go from {labels.min()} to {labels.max()}, expected 0 for "
+            f"background up to {np.iinfo(np.int32).max}; number the cells from 1"
+        )
+    return labels.astype(np.int32)
+
+
+def read_role(field: RawField, role: Role) -> np.ndarray:
+    """Planes of a role, projected: [P, H, W] in the raw dtype, finite and not constant."""
+    parts = field.files[role.channel]
+    address = [(part, k) for part in parts for k in range(readers.inspect(part.path).planes)]
+    stack = []
+    for part, number in (address[k] for k in role.select(len(address))):
+        (plane,) = readers.read(part.path, channel=part.channel or 0, planes=[number])
+        where = f"{part.path}, plane {number}" if len(address) > len(parts) else str(part.path)
+        if plane.dtype.kind == "f" and not np.isfinite(plane).all():
+            bad = int(plane.size - np.isfinite(plane).sum())
+            raise ValueError(
+                f"{where}: has {bad} pixels that are NaN or infinite; repair it, or "
+                f"{_leave_out(field)}"
+            )
+        if plane.min() == plane.max():
+            raise ValueError(
+                f"{where}: every pixel is {plane.flat[0]}, an empty plane; acquire it again, or "
+                f"{_leave_out(field)}"
+            )
+        stack.append(plane)
+    planes = np.stack(stack)
+    return planes if role.projection == "none" else PROJECTIONS[role.projection](planes)[None]

@@ -1,0 +1,39 @@
+"""What every reader says about an image file, and how it reports one that cannot be read."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """What a file holds, known without reading pixels.
+
+    planes × height × width for each of the named channels; pixel_size in µm where the file tells.
+    """
+
+    channels: tuple[str, ...]
+    planes: int
+    height: int
+    width: int
+    dtype: np.dtype
+    pixel_size: float | None = None
+
+    def channel_index(self, name: str) -> int | None:
+        """Position of a channel by its name or else its number; None if there is none."""
+        if name in self.channels:
+            if self.channels.count(name) > 1:
+                raise ValueError(f"channel name {name!r} occurs twice; give the number instead")
+            return self.channels.index(name)
+        number = int(name) if name.isdecimal() else len(self.channels)
+        return number if number < len(self.channels) else None
+
+
+def damaged(path: Path, reason: object) -> ValueError:
+    """The error to raise for a file that its decoder refuses: one line, with the remedy."""
+    lines = str(reason).splitlines()
+    detail = lines[0] if lines else type(reason).__name__
+    return ValueError(
+        f"{path}: cannot be read, the file is damaged or incomplete ({detail}); copy it again"
+    )
