@@ -65,7 +65,7 @@ def box_plot(scores: Mapping[str, Sequence[float]], *, metric: str, title: str) 
             axes.plot(places, values, ".", color=colour, alpha=0.55, markersize=4)
         axes.set_xticks(range(len(scores)), [INIT_NAMES[init] for init in scores])
         axes.set_ylabel(METRIC_NAMES[metric])
-        axes.set_ylim(0, 1)
+        axes.set_ylim(0, _ceiling([max(values, default=0) for values in scores.values()]))
         axes.set_title(title, fontsize=10)
         axes.grid(axis="y", alpha=0.3)
     return figure
@@ -94,7 +94,8 @@ def learning_curves(
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("annotated images, N")
         axes.set_ylabel(f"mean {METRIC_NAMES[metric]}")
-        axes.set_ylim(0, 1)
+        highs = [interval.high for of_init in intervals.values() for interval in of_init]
+        axes.set_ylim(0, _ceiling([*highs, *(m for of_init in means.values() for m in of_init)]))
         axes.set_title(title, fontsize=10)
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
@@ -181,6 +182,12 @@ def picture_uri(picture: np.ndarray) -> str:
 
 def _data_uri(content: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _ceiling(values: Sequence[float]) -> float:
+    """End of a score axis: the next tenth with room above the highest value, at most 1."""
+    highest = max((value for value in values if value == value), default=1.0)
+    return float(min(1.0, np.ceil(11 * highest) / 10)) or 1.0
 
 
 def _rgb(colour: str) -> np.ndarray:

@@ -4,10 +4,11 @@ import dataclasses
 import math
 
 from isl_jax.study.figures import INIT_NAMES, METRIC_NAMES
-from isl_jax.study.results import ISL, PAPER, Comparison, Over, Study
+from isl_jax.study.results import ISL, OVERS, PAPER, Comparison, Over, Published, Study
 from isl_jax.study.statistics import Interval, Score
 
 DASH = "–"
+SIGNIFICANT = 0.05
 _NUMBER_WORDS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
 
 
@@ -39,11 +40,13 @@ def interval_text(interval: Interval) -> str:
     return f"{interval.low:+.2f} … {interval.high:+.2f}".replace("-", "−")
 
 
-def p_text(p: float) -> str:
-    """P value with two digits that count."""
+def p_text(p: float, name: str = "") -> str:
+    """P value with two digits that count; with a `name`, as `p = 0.03` or `p < 0.001`."""
     if math.isnan(p):
-        return DASH
-    return "< 0.001" if p < 0.001 else f"{p:.2g}"
+        return f"{name}{DASH}"
+    small = p < 0.001
+    sign = ("< " if small else "= ") if name else ("< " if small else "")
+    return f"{name}{sign}{'0.001' if small else format(p, '.2g')}"
 
 
 def images(n: int) -> str:
@@ -53,7 +56,7 @@ def images(n: int) -> str:
 
 def headline(study: Study) -> str:
     """State what ISL pretraining brought at the smallest N, or that it brought nothing."""
-    compared = study.comparisons("crops")[0]
+    compared = study.comparisons["crops"][0]
     metric = METRIC_NAMES[study.metric]
     isl = compared.scores.get(ISL)
     if study.baseline is None or isl is None or math.isnan(compared.gain):
@@ -78,21 +81,26 @@ def headline(study: Study) -> str:
 
 def certainty(study: Study) -> str:
     """How sure the headline is: interval and test over the withheld fields."""
-    compared = study.comparisons("crops")[0]
-    seeds = len(study.seeds)
-    over = f"{compared.num_fields} withheld field{'s' if compared.num_fields != 1 else ''}"
-    runs = f"{seeds} seed{'s' if seeds != 1 else ''}"
+    compared = study.comparisons["crops"][0]
     if not compared.num_fields:
         return ""
+    over = _counted(compared.num_fields, "withheld field")
+    runs = _counted(len(study.seeds), "seed")
     if math.isnan(compared.interval.low):
         return f"Tested on {over} with {runs}: too few for an interval or a test."
-    decided = compared.interval.low > 0 or compared.interval.high < 0
-    verdict = "" if decided else " It includes 0: this may be chance."
-    return (
+    told = (
         f"The mean difference over {over} and {runs} is {_signed(compared.difference)} "
-        f"(95 % interval {interval_text(compared.interval)}; Wilcoxon signed-rank p = "
-        f"{p_text(compared.p).removeprefix('= ')}, Holm-corrected).{verdict}"
-    ).replace("p = <", "p <")
+        f"(95 % interval {interval_text(compared.interval)}; Wilcoxon signed-rank "
+        f"{p_text(compared.p, 'p ')}, Holm-corrected). "
+    )
+    smallest = 2.0 ** (1 - compared.num_fields)
+    if compared.interval.low <= 0 <= compared.interval.high:
+        return told + "The interval includes 0: this may be chance."
+    if compared.p < SIGNIFICANT:
+        return told + "Chance is an unlikely explanation."
+    if smallest > SIGNIFICANT:
+        return told + f"No test of {over} can give a p below {smallest:.2g}: more are needed."
+    return told + "The interval excludes 0, the test does not confirm it: take it with care."
 
 
 def annotations_saved(study: Study) -> list[str]:
@@ -117,7 +125,8 @@ def annotations_saved(study: Study) -> list[str]:
 
 def table(study: Study, over: Over) -> list[TableRow]:
     """Rows of the main table: the stain first, then one row for each N."""
-    paper = PAPER.get(study.study)
+    # The paper scores crops.
+    paper = PAPER.get(study.study) if over == "crops" else None
     rows = []
     if study.pretext is not None:
         rows.append(
@@ -132,13 +141,12 @@ def table(study: Study, over: Over) -> list[TableRow]:
                 paper_gain="",
             )
         )
-    for compared in study.comparisons(over):
-        rows.append(_row(study, compared))
+    for compared in study.comparisons[over]:
+        rows.append(_row(study, compared, paper))
     return rows
 
 
-def _row(study: Study, compared: Comparison) -> TableRow:
-    paper = PAPER.get(study.study)
+def _row(study: Study, compared: Comparison, paper: Published | None) -> TableRow:
     n = compared.n
     return TableRow(
         label=f"N = {n}, {METRIC_NAMES[study.metric]}",
@@ -163,6 +171,10 @@ def _published(value: tuple[float, float]) -> str:
     return f"{value[0]:.2f} ± {value[1]:g}"
 
 
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def _signed(value: float) -> str:
     return f"{value:+.2f}".replace("-", "−")
 
@@ -171,7 +183,7 @@ def text_table(study: Study) -> str:
     """The table for a terminal, over crops and over fields."""
     head = ["", *(INIT_NAMES[init] for init in study.inits), "gain", "paper", "paper's gain"]
     lines = [f"{study.study} study ({study.workdir})"]
-    for over in ("crops", "fields"):
+    for over in OVERS:
         body = [head]
         for row in table(study, over):
             scores = [row.scores.get(init, "") for init in study.inits]

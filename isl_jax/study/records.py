@@ -64,7 +64,7 @@ def save_prediction(folder: Path, name: str, prediction: Prediction) -> None:
 
     Maps are float32 rounded to half precision, which an eye cannot tell and which halves the file.
     """
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for kind in ("stain", "probability", "distance"):
         values = getattr(prediction, kind)
         if values is not None:

@@ -13,7 +13,7 @@ from isl_jax.data.store import Dataset, open_dataset
 from isl_jax.study import figures, narrative
 from isl_jax.study.pictures import Panel, panels
 from isl_jax.study.records import written_whole
-from isl_jax.study.results import ISL, PAPER, Over, Run, Study, find_studies
+from isl_jax.study.results import ISL, OVERS, PAPER, Run, Study, find_studies
 from isl_jax.study.statistics import bootstrap_interval
 
 PAGE = "index.html"
@@ -21,7 +21,6 @@ _SUMMARY_COLUMNS = (
     *("over", "n", "init", "mean", "std", "images"),
     *("gain", "difference", "interval_low", "interval_high", "p_holm", "fields_compared"),
 )
-_OVERS: tuple[Over, ...] = ("crops", "fields")
 
 
 def write_report(workdir: Path) -> tuple[Path, str]:
@@ -57,7 +56,7 @@ def _section(study: Study, folder: Path, *, several: bool) -> dict[str, Any]:
     """All that the template says of one study; figures and tables are written on the way."""
     name = study.workdir.resolve().name if several else study.study
     dataset, shown = _pictures(study)
-    tables = {over: narrative.table(study, over) for over in _OVERS}
+    tables = {over: narrative.table(study, over) for over in OVERS}
     settings = _settings(study)
     _write_tables(study, folder / "tables", name)
     return {
@@ -79,6 +78,7 @@ def _section(study: Study, folder: Path, *, several: bool) -> dict[str, Any]:
             }
             for panel in shown
         ],
+        "captions": list(dict.fromkeys(c for panel in shown for c in panel.pictures)),
         "panel_file": _panel_figure(shown, folder / "figures" / f"{name}_panels"),
         "dataset": dataset,
         "image_scores": _image_scores(study),
@@ -167,7 +167,7 @@ def _image_scores(study: Study) -> list[dict[str, Any]]:
     """Scores by image, averaged over seeds, lowest first: the cases to look at."""
     found: dict[tuple[str, int, str, str], dict[str, list[float]]] = {}
     for run in _done(study):
-        for over in _OVERS:
+        for over in OVERS:
             for row in run.rows[over]:
                 where = f"{row['top']:.0f}, {row['left']:.0f}" if over == "crops" else "whole"
                 scores = found.setdefault((over, run.n, row["field"], where), {})
@@ -224,10 +224,10 @@ def _write_tables(study: Study, folder: Path, name: str) -> None:
     with (folder / f"{name}_summary.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(_SUMMARY_COLUMNS)
-        for over in _OVERS:
+        for over in OVERS:
             if study.pretext:
                 writer.writerow([over, 0, "pretext_pcc", *dataclasses.astuple(study.pcc[over])])
-            for c in study.comparisons(over):
+            for c in study.comparisons[over]:
                 for init, score in c.scores.items():
                     compared = [c.gain, c.difference, c.interval.low, c.interval.high, c.p]
                     is_isl = init == ISL
@@ -235,7 +235,7 @@ def _write_tables(study: Study, folder: Path, name: str) -> None:
                         [over, c.n, init, *dataclasses.astuple(score)]
                         + ([*compared, c.num_fields] if is_isl else [""] * 6)
                     )
-    for over in _OVERS:
+    for over in OVERS:
         with (folder / f"{name}_{over}.csv").open("w", newline="") as file:
             rows = [
                 {"init": run.init, "n": run.n, "seed": run.seed} | row

@@ -22,6 +22,7 @@ from isl_jax.study.statistics import (
 from isl_jax.study.sweep import run_name
 
 Over = Literal["crops", "fields"]
+OVERS: tuple[Over, ...] = ("crops", "fields")
 ISL = "isl"
 # The arm that ISL is compared with, the paper's own first.
 _BASELINES = ("imagenet", "random")
@@ -141,11 +142,17 @@ class Study:
                     found.setdefault(row["field"], []).append(row[self.metric])
         return {name: mean_std(values).mean for name, values in found.items()}
 
-    def comparisons(self, over: Over) -> list[Comparison]:
-        """ISL against the baseline, at every N."""
-        compared = [self._compare(n, over) for n in self.n]
-        corrected = holm([c.p for c in compared])
-        return [dataclasses.replace(c, p=p) for c, p in zip(compared, corrected, strict=True)]
+    @cached_property
+    def comparisons(self) -> Mapping[Over, list[Comparison]]:
+        """ISL against the baseline at every N, over crops and over fields."""
+        found: dict[Over, list[Comparison]] = {}
+        for over in OVERS:
+            compared = [self._compare(n, over) for n in self.n]
+            corrected = holm([c.p for c in compared])
+            found[over] = [
+                dataclasses.replace(c, p=p) for c, p in zip(compared, corrected, strict=True)
+            ]
+        return found
 
     def _compare(self, n: int, over: Over) -> Comparison:
         scores = {init: self.score(init, n, over) for init in self.inits}
@@ -178,8 +185,7 @@ class Study:
     def pcc(self) -> Mapping[Over, Score]:
         """How well the stain is predicted, over crops and over fields."""
         rows = self.pretext.rows if self.pretext else {}
-        overs: tuple[Over, ...] = ("crops", "fields")
-        return {over: mean_std([row["pcc"] for row in rows.get(over, [])]) for over in overs}
+        return {over: mean_std([row["pcc"] for row in rows.get(over, [])]) for over in OVERS}
 
 
 def find_studies(workdir: Path) -> list[Study]:
