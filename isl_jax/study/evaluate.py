@@ -276,14 +276,11 @@ def _cut(prediction: Prediction, window: Window) -> Prediction:
 def _label_file(folder: Path, field: Field) -> Path:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; it should hold one label image a field")
-    found = [
-        path
-        for path in sorted(folder.iterdir())
-        if path.suffix.lower() in readers.IMAGE_SUFFIXES
-        and (path.stem == field.name or path.stem.startswith(f"{field.name}_"))
+    images = [
+        path for path in sorted(folder.iterdir()) if path.suffix.lower() in readers.IMAGE_SUFFIXES
     ]
-    exact = [path for path in found if path.stem == field.name]
-    found = exact or found
+    exact = [path for path in images if path.stem == field.name]
+    found = exact or [path for path in images if path.stem.startswith(f"{field.name}_")]
     if len(found) != 1:
         names = ", ".join(path.name for path in found) or "none"
         raise ValueError(

@@ -7,6 +7,7 @@ failed) and is left out.
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -83,7 +84,8 @@ def paired_test(scores: ArrayLike, baseline: ArrayLike) -> float:
     if not difference.size:
         return 1.0
     # Ranks must not hang on the last bit of a difference of two float64 scores.
-    return float(stats.wilcoxon(np.round(difference, 12)).pvalue)
+    result: Any = stats.wilcoxon(np.round(difference, 12))
+    return float(result.pvalue)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
