@@ -3,16 +3,18 @@
 Everything is derived from one overlap table, at all IoU thresholds at once. Where the conventions
 of the field differ:
 
-| case                 | here                                                            |
-|----------------------|-----------------------------------------------------------------|
-| both images empty    | every score 1 (stardist: 0)                                     |
-| one image empty      | every score 0                                                   |
-| an IoU equal to t    | counts as matched (IoU ≥ t)                                     |
-| IoU of the matches   | float64 one by one, their sum float32 (stardist), off by < 1e-6 |
-| `ap`                 | TP/(TP+FP+FN), the "precision" of equation (5)                  |
-| `aji`                | Kumar et al. 2017: best IoU for each true object, predictions may serve twice |
-| `aji_one_to_one`     | as cellpose computes it: one-to-one, over the union of the foregrounds |
-| several images       | `pool` adds counts up first; `image_averages` averages scores over images |
+| case              | here                                                                  |
+|-------------------|-----------------------------------------------------------------------|
+| both images empty | every score 1 (stardist: 0)                                           |
+| one image empty   | every score 0                                                         |
+| IoU equal to t    | matched (IoU ≥ t)                                                     |
+| IoU of matches    | float64 each, summed in float32 as stardist does (off by < 1e-6)      |
+| `ap`              | TP/(TP+FP+FN), the "precision" of equation (5)                        |
+| `aji`             | Kumar et al. 2017: each true object takes the prediction of best IoU, |
+|                   | which may serve several; unused predictions add to the denominator    |
+| `aji_one_to_one`  | as cellpose: one-to-one, over the union of the two foregrounds, thus  |
+|                   | larger: a missed overlap is counted once, not for either object       |
+| several images    | `pool` adds counts up; `image_averages` averages scores               |
 """
 
 from collections.abc import Sequence
@@ -85,12 +87,12 @@ class Scores:
     @property
     def aji(self) -> float:
         """Aggregated Jaccard index of Kumar et al. 2017 (IEEE TMI 36:1550, algorithm 1)."""
-        return float(self._score(*map(np.float64, self.aji_counts)))
+        return float(self._score(*map(np.asarray, self.aji_counts)))
 
     @property
     def aji_one_to_one(self) -> float:
         """AJI as cellpose has it: one-to-one intersections / union of the two foregrounds."""
-        return float(self._score(*map(np.float64, self.aji_one_to_one_counts)))
+        return float(self._score(*map(np.asarray, self.aji_one_to_one_counts)))
 
     def _score(self, numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
         """Divide; where the ratio is undefined, 1 if there is no object at all and 0 otherwise."""
