@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from absl import app, flags
+from absl import app, flags, logging
 
 _DEBUG = flags.DEFINE_bool("debug", False, "Show the full traceback of an error.")
 
@@ -33,6 +33,9 @@ def _parse(argv: list[str]) -> list[str]:
     # ml_collections reports an unknown --config.key as an AttributeError.
     except (flags.Error, AttributeError, TypeError, *_INPUT_ERRORS) as error:
         _fail(error, status=2)
+    # The libraries log every file they touch; --verbosity brings that back.
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
     return argv[:1]
 
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 from scipy import ndimage
 
 from isl_jax.data.normalisation import StainScale, plane_statistics, standardise
@@ -184,7 +184,7 @@ def save_model(folder: Path, info: ModelInfo, variables: dict[str, Any]) -> None
     flat = flax.traverse_util.flatten_dict(variables, sep="/")
     weights = folder / "weights.safetensors"
     temporary = weights.with_suffix(".tmp")
-    save_file({k: np.ascontiguousarray(v) for k, v in flat.items()}, temporary)
+    temporary.write_bytes(save({k: np.ascontiguousarray(v) for k, v in flat.items()}))
     temporary.replace(weights)
     _write_info(folder, info)
 
