@@ -30,7 +30,8 @@ def percent(gain: float) -> str:
     """Relative gain as `+31 %`, with a true minus sign."""
     if math.isnan(gain):
         return DASH
-    return f"{100 * gain:+.1f} %".replace("-", "−")
+    text = f"{100 * gain:+.1f} %".replace("-", "−")
+    return "0.0 %" if text[1:] == "0.0 %" else text
 
 
 def interval_text(interval: Interval) -> str:
@@ -109,17 +110,20 @@ def annotations_saved(study: Study) -> list[str]:
         return []
     sentences = []
     name = INIT_NAMES[study.baseline]
-    for n in (m for m in study.n if m in (1, 10) and m != study.n[-1]):
+    start = name[0].upper() + name[1:]
+    most = study.n[-1]
+    for n in (m for m in study.n if m in (1, 10) and m != most):
         if not study.score(ISL, n, "crops").count:
             continue
+        reached = f"what ISL pretraining reaches with {_NUMBER_WORDS.get(n, n)}"
         needed = study.annotations_needed(n, "crops")
         if needed is None:
-            found = f"{name} does not reach with up to {study.n[-1]}"
+            told = f"does not reach with up to {images(most)} {reached}"
         elif needed <= n:
-            found = f"{name} reaches with no more"
+            told = f"needs no more images to reach {reached}"
         else:
-            found = f"{name} needs about {needed:.0f} for, {needed - n:.0f} more"
-        sentences.append(f"What ISL pretraining reaches with {images(n)}, {found}.")
+            told = f"needs about {needed:.0f} annotated images to reach {reached}"
+        sentences.append(f"{start} {told}.")
     return sentences
 
 
@@ -196,6 +200,6 @@ def text_table(study: Study) -> str:
             for line in body
         ]
     lines.append(headline(study))
-    lines.append(certainty(study))
+    lines += [certainty(study), *annotations_saved(study)]
     lines += [f"no scores: {run.workdir} ({run.status}: {run.reason})" for run in study.holes]
     return "\n".join(line.rstrip() for line in lines if line)

@@ -119,10 +119,19 @@ def test_annotations_saved(make):
     runs |= {f"isl_n{n}_seed0": [high] for n, (_, high) in curve.items()}
     sentences = narrative.annotations_saved(make(runs, n=(1, 10, 100)))
     assert sentences == [
-        "What ISL pretraining reaches with one annotated image, random initialisation needs about "
-        "100 for, 99 more.",
-        "What ISL pretraining reaches with 10 annotated images, random initialisation does not "
-        "reach with up to 100.",
+        "Random initialisation needs about 100 annotated images to reach what ISL pretraining "
+        "reaches with one.",
+        "Random initialisation does not reach with up to 100 annotated images what ISL pretraining "
+        "reaches with 10.",
+    ]
+
+
+def test_no_annotation_saved(make):
+    runs = {"random_n1_seed0": [0.5], "isl_n1_seed0": [0.4]}
+    runs |= {"random_n4_seed0": [0.6], "isl_n4_seed0": [0.6]}
+    sentences = narrative.annotations_saved(make(runs, n=(1, 4)))
+    assert sentences == [
+        "Random initialisation needs no more images to reach what ISL pretraining reaches with one."
     ]
 
 
@@ -142,7 +151,7 @@ def test_pretext_run_of_another_place(make, tmp_path):
 
 @pytest.mark.parametrize(
     ("number", "text"),
-    [(0.3125, "+31.2 %"), (-0.029, "−2.9 %"), (0.0, "+0.0 %"), (math.nan, "–")],
+    [(0.3125, "+31.2 %"), (-0.029, "−2.9 %"), (0.0, "0.0 %"), (-0.0004, "0.0 %"), (math.nan, "–")],
 )
 def test_percent(number, text):
     assert narrative.percent(number) == text
