@@ -12,8 +12,8 @@ of the field differ:
 | `ap`              | TP/(TP+FP+FN), the "precision" of equation (5)                        |
 | `aji`             | Kumar et al. 2017: each true object takes the prediction of best IoU, |
 |                   | which may serve several; unused predictions add to the denominator    |
-| `aji_one_to_one`  | as cellpose: one-to-one, over the union of the two foregrounds, thus  |
-|                   | larger: a missed overlap is counted once, not for either object       |
+| `aji_one_to_one`  | as cellpose: one-to-one, over the union of the two foregrounds, where |
+|                   | each pixel counts once; mostly the larger of the two                  |
 | several images    | `pool` adds counts up; `image_averages` averages scores               |
 """
 
