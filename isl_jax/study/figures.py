@@ -32,6 +32,7 @@ HIT, MISSED, EXTRA = "#009E73", "#56B4E9", "#D55E00"
 _OBJECTS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#CC79A7", "#D55E00")
 _UNMATCHED = "#FFFFFF"
 
+_PLOT_SIZE = (5.0, 3.8)
 _STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -45,10 +46,14 @@ def box_plot(scores: Mapping[str, Sequence[float]], *, metric: str, title: str) 
     """Figures 7a and 9a: one box for each init, every image a dot; the diamond is the mean."""
     rng = np.random.default_rng(0)
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(4.6, 3.8), layout="constrained")
+        figure = Figure(figsize=_PLOT_SIZE, layout="constrained")
         axes = figure.subplots()
         for place, (init, values) in enumerate(scores.items()):
             colour = INIT_COLOURS[init]
+            places = place + rng.uniform(-0.2, 0.2, size=len(values))
+            # Thousands of dots become a haze behind the box, a few stay dots.
+            alpha = min(0.6, 150 / max(len(values), 1))
+            axes.plot(places, values, ".", color=colour, alpha=alpha, markersize=4, zorder=1)
             axes.boxplot(
                 [list(values)],
                 positions=[place],
@@ -61,9 +66,8 @@ def box_plot(scores: Mapping[str, Sequence[float]], *, metric: str, title: str) 
                 whiskerprops={"color": colour},
                 capprops={"color": colour},
                 meanprops={"marker": "D", "markerfacecolor": "black", "markeredgecolor": "white"},
+                zorder=2,
             )
-            places = place + rng.uniform(-0.16, 0.16, size=len(values))
-            axes.plot(places, values, ".", color=colour, alpha=0.55, markersize=4)
         axes.set_xticks(range(len(scores)), [INIT_NAMES[init] for init in scores])
         axes.set_ylabel(METRIC_NAMES[metric])
         axes.set_ylim(0, _ceiling([max(values, default=0) for values in scores.values()]))
@@ -82,7 +86,7 @@ def learning_curves(
 ) -> Figure:
     """Figures 7b and 9b: mean score against N for each init, with its band where there is one."""
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(5.4, 3.8), layout="constrained")
+        figure = Figure(figsize=_PLOT_SIZE, layout="constrained")
         axes = figure.subplots()
         for init, values in means.items():
             colour = INIT_COLOURS[init]

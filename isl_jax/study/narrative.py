@@ -35,10 +35,10 @@ def percent(gain: float) -> str:
 
 
 def interval_text(interval: Interval) -> str:
-    """Interval of a difference as `−0.02 … +0.15`."""
+    """Interval of a difference as `−0.021 … +0.154`."""
     if math.isnan(interval.low):
         return DASH
-    return f"{interval.low:+.2f} … {interval.high:+.2f}".replace("-", "−")
+    return f"{_signed(interval.low)} … {_signed(interval.high)}"
 
 
 def p_text(p: float, name: str = "") -> str:
@@ -180,7 +180,7 @@ def _counted(number: int, noun: str) -> str:
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.2f}".replace("-", "−")
+    return f"{value:+.3f}".replace("-", "−")
 
 
 def text_table(study: Study) -> str:

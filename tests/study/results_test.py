@@ -158,7 +158,7 @@ def test_percent(number, text):
 
 
 def test_small_texts():
-    assert narrative.interval_text(Interval(-0.021, 0.154)) == "−0.02 … +0.15"
+    assert narrative.interval_text(Interval(-0.021, 0.1541)) == "−0.021 … +0.154"
     assert narrative.p_text(0.0312, "p ") == "p = 0.031"
     assert narrative.p_text(2e-5, "p ") == "p < 0.001" and narrative.p_text(2e-5) == "< 0.001"
     assert narrative.images(1) == "one annotated image"
