@@ -60,7 +60,8 @@ def main() -> int | None:
         raise ValueError("no --source: give the folder with the raw files")
     layout = _layout()
     fields, unmatched = match_files(Path(_SOURCE.value), layout, exclude=_EXCLUDE.value)
-    checked = check_fields(fields, layout, progress=_progress)
+    with _bar("check", len(fields)) as bar:
+        checked = check_fields(fields, layout, on_field=bar.update)
     split_of, split_record = _split({item.raw.name: item.raw.group for item in checked})
     if _DRY_RUN.value:
         _print_table(checked, layout, split_of)
@@ -72,29 +73,30 @@ def main() -> int | None:
     out = Path(_OUT.value)
     if out.exists() and not _OVERWRITE.value:
         raise ValueError(f"{out}: exists already; choose another --out, or give --overwrite")
-    fresh = out.with_name(f".{out.name}.new") if out.exists() else out
-    shutil.rmtree(fresh, ignore_errors=True) if fresh != out else None
-    prepare(
-        checked,
-        layout,
-        split_of,
-        fresh,
-        binning=_BIN.value,
-        stain_scale=_STAIN_SCALE.value,
-        source=str(Path(_SOURCE.value).resolve()),
-        split_record=split_record,
-        workers=_WORKERS.value,
-        progress=tqdm,
-    )
-    if fresh != out:
+    new = out.with_name(f".{out.name}.new") if out.exists() else out
+    shutil.rmtree(new, ignore_errors=True)
+    with _bar("prepare", len(split_of)) as bar:
+        prepare(
+            checked,
+            layout,
+            split_of,
+            new,
+            binning=_BIN.value,
+            stain_scale=_STAIN_SCALE.value,
+            source=str(Path(_SOURCE.value).resolve()),
+            split_record=split_record,
+            workers=_WORKERS.value,
+            on_field=bar.update,
+        )
+    if new != out:
         shutil.rmtree(out)
-        fresh.rename(out)
+        new.rename(out)
     _print_summary(out, checked, split_of, len(unmatched))
     return None
 
 
-def _progress(items):
-    return tqdm(items, desc="check", unit="field")
+def _bar(name: str, total: int) -> tqdm:
+    return tqdm(desc=name, total=total, unit="field", disable=None)  # no bar in log files
 
 
 def _layout() -> Layout:
@@ -138,13 +140,14 @@ def _print_table(checked, layout: Layout, split_of: dict[str, str]) -> None:
         if labels is not None:
             planes.append((f"{item.label_channel} (labels)", labels))
         name, group = item.raw.name, item.raw.group
+        split = split_of.get(name, "left out")
         num_files = str(sum(map(len, item.raw.files.values())))
         for channel, plane in planes:
             size = f"{plane.shape[0]}×{plane.shape[1]}"
             extent, saturated = f"{plane.min():g}..{plane.max():g}", _saturated(plane, channel)
-            rows.append((name, group, split_of.get(name, "left out"), channel, size,
+            rows.append((name, group, split, channel, size,
                          str(plane.dtype), extent, saturated, num_files))  # fmt: skip
-            name = group = num_files = ""
+            name = group = split = num_files = ""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print(

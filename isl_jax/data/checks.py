@@ -31,10 +31,16 @@ class CheckedField:
 
 
 def check_fields(
-    fields: Iterable[RawField], layout: Layout, *, progress: Callable = lambda items: items
+    fields: Iterable[RawField], layout: Layout, *, on_field: Callable[[], object] = lambda: None
 ) -> tuple[CheckedField, ...]:
-    """Check every field by `check_field`, and that all give the same channels and stain dtype."""
-    checked = tuple(check_field(field, layout) for field in progress(tuple(fields)))
+    """Check every field by `check_field`, and that all give the same channels and stain dtype.
+
+    `on_field` is called after each.
+    """
+    checked = []
+    for field in fields:
+        checked.append(check_field(field, layout))
+        on_field()
     first = checked[0]
     for item in checked[1:]:
         if len(item.channels) != len(first.channels):
@@ -48,7 +54,7 @@ def check_fields(
                 f"the stain of field {item.raw.name!r} is {item.stain_dtype}, of field "
                 f"{first.raw.name!r} {first.stain_dtype}; convert them to one type"
             )
-    return checked
+    return tuple(checked)
 
 
 def check_field(field: RawField, layout: Layout) -> CheckedField:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from multiprocessing import get_context
@@ -82,12 +82,13 @@ def prepare(
     source: str = "",
     split_record: dict | None = None,
     workers: int = 1,
-    progress: Callable[..., Iterable] = lambda items, **_: items,
+    on_field: Callable[[], object] = lambda: None,
 ) -> Path:
     """Write the prepared data set `out` from checked fields that `split_of` names a split for.
 
     Fields are converted in a folder beside `out`, which becomes `out` when all is done: after an
     interruption the same call goes on where it stopped, after an input error nothing is left.
+    `on_field` is called after each field.
     """
     out = Path(out)
     fields = [item for item in checked if item.raw.name in split_of]
@@ -95,7 +96,7 @@ def prepare(
     (partial / FIELDS_DIR).mkdir(parents=True, exist_ok=True)
     tasks = [(partial / FIELDS_DIR / item.raw.name, item, layout, binning) for item in fields]
     try:
-        entries = _convert(tasks, workers, progress)
+        entries = _convert(tasks, workers, on_field)
         for entry in entries:
             entry["split"] = split_of[entry["name"]]
         scale = _stain_scale(partial, entries, fields, stain_scale)
@@ -137,17 +138,20 @@ def _digest(fields: Sequence[CheckedField], layout: Layout, binning: int) -> str
     return hashlib.sha256(repr((layout, binning, states)).encode()).hexdigest()[:12]
 
 
-def _convert(tasks: list[tuple], workers: int, progress: Callable) -> list[dict]:
+def _convert(tasks: list[tuple], workers: int, on_field: Callable[[], object]) -> list[dict]:
+    entries = []
     if workers <= 1:
-        return [write_field(*task) for task in progress(tasks, desc="prepare", unit="field")]
+        for task in tasks:
+            entries.append(write_field(*task))
+            on_field()
+        return entries
     # spawn: forked children would inherit threads of whatever else runs in this process.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         futures = [pool.submit(write_field, *task) for task in tasks]
         try:
-            for future in progress(
-                as_completed(futures), total=len(futures), desc="prepare", unit="field"
-            ):
+            for future in as_completed(futures):
                 future.result()
+                on_field()
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
