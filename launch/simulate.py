@@ -24,7 +24,7 @@ _OUT = flags.DEFINE_string("out", None, "Folder to write the fields to.")
 _STUDY = flags.DEFINE_enum("study", "nucleus", STUDIES, "Which data set to simulate.")
 _FIELDS = flags.DEFINE_integer("fields", 24, "Number of fields of view.", lower_bound=1)
 _SIZE = flags.DEFINE_integer("size", 512, "Height and width of a field, pixels.")
-_SEED = flags.DEFINE_integer("seed", 0, "Seed; field i of a seed is the same in every study size.")
+_SEED = flags.DEFINE_integer("seed", 0, "Seed; a field is determined by the seed and its number.")
 _WORKERS = flags.DEFINE_integer("workers", 1, "Processes that simulate fields.", lower_bound=1)
 
 # Physical parameters: the defaults are those of the simulator.
@@ -62,7 +62,7 @@ def main() -> int | None:
     """Check the options, then simulate the fields that are not there yet."""
     if _OUT.value is None:
         raise ValueError("no --out: give the folder to write the simulated fields to")
-    changes = {flag.name: flag.value for flag in _PHYSICAL}
+    changes: dict = {flag.name: flag.value for flag in _PHYSICAL}
     changes["confluence"] = _numbers("confluence", _CONFLUENCE.value, count=2)
     if _FOCAL_PLANES.value is not None:
         changes["focal_planes_um"] = _numbers("focal_planes_um", _FOCAL_PLANES.value)

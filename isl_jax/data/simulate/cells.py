@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
-from skimage.measure import label as connected_components
+from skimage import measure
 
 from isl_jax.data.targets import distance_map
 
@@ -50,10 +50,9 @@ def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], sigma: float)
 def window_around(centre, reach: float, shape: tuple[int, int]) -> tuple[slice, slice]:
     """Square of half-side `reach` around a point (row, column), cut at the image border."""
     reach = int(reach) + 2
-    return tuple(
-        slice(max(int(c) - reach, 0), min(int(c) + reach + 1, n))
-        for c, n in zip(centre, shape, strict=True)
-    )
+    top, left = (max(int(c) - reach, 0) for c in centre)
+    bottom, right = (min(int(c) + reach + 1, n) for c, n in zip(centre, shape, strict=True))
+    return slice(top, bottom), slice(left, right)
 
 
 def draw_scene(
@@ -81,9 +80,14 @@ def draw_scene(
     return Scene(numbers[cells], numbers[nuclei], np.append(False, mitotic[with_nucleus]))
 
 
+def components(labels: np.ndarray) -> np.ndarray:
+    """4-connected pieces of equal label, numbered from 1 in scan order; int [H, W], 0 kept."""
+    return np.asarray(measure.label(labels, connectivity=1))
+
+
 def largest_components(labels: np.ndarray) -> np.ndarray:
     """Of each label its largest 4-connected component; the rest becomes 0."""
-    parts = connected_components(labels, connectivity=1)
+    parts = components(labels)
     sizes = np.bincount(parts.ravel())
     owner = np.zeros(len(sizes), labels.dtype)
     owner[parts.ravel()] = labels.ravel()
@@ -138,7 +142,7 @@ def _grow(rng, shape, centres, radii, mitotic) -> np.ndarray:
     for number, (centre, radius, round_) in enumerate(
         zip(centres, radii, mitotic, strict=True), start=1
     ):
-        aspect = 1.0 if round_ else np.exp(rng.uniform(0, 0.3))
+        aspect = 1.0 if round_ else min(np.exp(rng.exponential(0.25)), 2.0)
         waves = rng.normal(0, 0.0 if round_ else 0.07, (4, 2))
         turn = rng.uniform(0, np.pi)
         window = window_around(centre, 1.9 * radius, shape)

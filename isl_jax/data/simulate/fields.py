@@ -5,10 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.fft import next_fast_len
 from scipy.ndimage import gaussian_filter
-from skimage.measure import label as connected_components
 
 from isl_jax.data.simulate import optics
-from isl_jax.data.simulate.cells import Scene, draw_scene
+from isl_jax.data.simulate.cells import Scene, components, draw_scene
 from isl_jax.data.simulate.parameters import Camera, Simulation
 from isl_jax.data.simulate.specimen import Profile, draw_profile
 
@@ -35,7 +34,7 @@ def simulate_field(parameters: Simulation, index: int) -> FieldImages:
     specimen, microscope, camera = parameters.specimen, parameters.optics, parameters.camera
     margin = round(_MARGIN_UM / microscope.pixel_size_um)
     diameter = specimen.cell_diameter_um / microscope.pixel_size_um
-    side = next_fast_len(parameters.size + 2 * margin, real=True)
+    side = int(next_fast_len(parameters.size + 2 * margin) or 0)
     scene = draw_scene(
         rng,
         (side, side),
@@ -79,15 +78,17 @@ def _label_free(parameters: Simulation, profile: Profile, focus_um: float) -> di
             "azimuth_deg": o.dic_azimuth_deg,
         }
         return {"dic": optics.dic(transmission, planes, sources=disc, **prism, **microscope)}
-    ring = {
-        "ring_na": o.phase_ring_na,
-        "ring_width_na": o.phase_ring_width_na,
-        "ring_transmission": o.phase_ring_transmission,
-        "num_points": o.num_source_points + 3,
-    }
     return {
-        "phase_contrast": optics.phase_contrast(transmission, [focus_um], **ring, **microscope),
-        "bright_field": optics.bright_field(transmission, planes, sources=disc, **microscope),
+        "phase_contrast": optics.phase_contrast(
+            transmission,
+            [focus_um],
+            ring_na=o.phase_ring_na,
+            ring_width_na=o.phase_ring_width_na,
+            ring_transmission=o.phase_ring_transmission,
+            num_points=o.num_source_points + 3,
+            **microscope,
+        ),
+        "bright_field": optics.partially_coherent(transmission, planes, sources=disc, **microscope),
     }
 
 
@@ -114,7 +115,7 @@ def _cropped_labels(scene: Scene, inner, diameter: float) -> tuple[np.ndarray, n
     labels = []
     for image in (scene.nuclei[inner], scene.cells[inner]):
         # The frame may cut an object in two, or leave a sliver that nobody would annotate.
-        pieces = connected_components(image, connectivity=1)
+        pieces = components(image)
         sizes = np.bincount(pieces.ravel())
         kept = (sizes >= smallest) & (np.arange(len(sizes)) > 0)
         labels.append((np.cumsum(kept) * kept).astype(np.int32)[pieces])

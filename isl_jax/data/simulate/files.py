@@ -1,9 +1,9 @@
 """Files of a simulated study, named as the reference data sets; written whole, and resumable."""
 
 import json
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from multiprocessing import get_context
@@ -81,7 +81,8 @@ def write_field(out: Path, parameters: Simulation, index: int) -> None:
     names = field_files(parameters.study, index)
     for channel, stack in images.channels.items():
         _write_tiff(out / names[channel], stack, parameters)
-    _write_whole(out / names["labels"], png_encode(labels.astype(np.uint16)))
+    with _whole(out / names["labels"]) as part:
+        part.write_bytes(png_encode(labels.astype(np.uint16)))
 
 
 def _claim(out: Path, parameters: Simulation) -> None:
@@ -104,7 +105,8 @@ def _claim(out: Path, parameters: Simulation) -> None:
         raise ValueError(f"{out}: is not an empty folder, nor one of simulated fields; choose "
                          "another --out")  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
-    _write_whole(path, (json.dumps(record, indent=1) + "\n").encode())
+    with _whole(path) as part:
+        part.write_text(json.dumps(record, indent=1) + "\n")
 
 
 def _difference(found, expected, name: str = "") -> str:
@@ -119,25 +121,25 @@ def _difference(found, expected, name: str = "") -> str:
 
 
 def _write_tiff(path: Path, stack: np.ndarray, parameters: Simulation) -> None:
-    pixel = parameters.optics.pixel_size_um
+    per_um = 1 / parameters.optics.pixel_size_um
     stacked = len(stack) > 1
-    part = _part(path)
-    imwrite(
-        part,
-        stack if stacked else stack[0],
-        imagej=True,
-        resolution=(1 / pixel, 1 / pixel),
-        metadata={"axes": "ZYX" if stacked else "YX", "unit": "um"},
-    )
-    part.replace(path)
+    with _whole(path) as part:
+        imwrite(
+            part,
+            stack if stacked else stack[0],
+            imagej=True,
+            resolution=(per_um, per_um),
+            metadata={"axes": "ZYX" if stacked else "YX", "unit": "um"},
+        )
 
 
-def _write_whole(path: Path, content: bytes) -> None:
-    part = _part(path)
-    part.write_bytes(content)
-    part.replace(path)
-
-
-def _part(path: Path) -> Path:
-    """Hidden name for a file being written, in the same folder, unique to this process."""
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """Hidden name in the same folder, renamed to `path` once written, removed on failure."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        yield part
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise

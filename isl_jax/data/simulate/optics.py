@@ -14,10 +14,9 @@ import numpy as np
 
 def frequencies(shape: tuple[int, int], pixel_size_um: float) -> tuple[np.ndarray, np.ndarray]:
     """Spatial frequencies (fy [H, 1], fx [1, W]) of the FFT grid, in 1/µm."""
-    return tuple(
-        np.fft.fftfreq(n, pixel_size_um).astype(np.float32).reshape(reshape)
-        for n, reshape in zip(shape, ((-1, 1), (1, -1)), strict=True)
-    )
+    fy = np.fft.fftfreq(shape[0], pixel_size_um).astype(np.float32)
+    fx = np.fft.fftfreq(shape[1], pixel_size_um).astype(np.float32)
+    return fy[:, None], fx[None]
 
 
 def source_points(na: float, count: int, wavelength_um: float) -> np.ndarray:
@@ -47,11 +46,6 @@ def propagation_phase(fy, fx, wavelength_um: float, medium_index: float) -> np.n
     k = medium_index / wavelength_um
     axial = np.sqrt(np.maximum(k**2 - fy**2 - fx**2, 0))
     return (2 * np.pi * (axial - k)).astype(np.float32)
-
-
-def bright_field(transmission, planes_um: Iterable[float], **microscope) -> np.ndarray:
-    """Focal series [P, H, W] of a complex transmission [H, W]; keywords as `partially_coherent`."""
-    return partially_coherent(transmission, planes_um, **microscope)
 
 
 def phase_contrast(
@@ -125,10 +119,12 @@ def partially_coherent(
     object_filter=None,
     pupil_filter=None,
 ) -> np.ndarray:
-    """Mean intensity over the source points, in each focal plane.
+    """Bright-field focal series [P, H, W]: mean intensity over the source points.
 
-    transmission: complex [H, W], periodic beyond its borders. Returns float32 or float64 (as the
-    transmission's precision) [P, H, W]; the empty field is 1.
+    transmission: complex [H, W], periodic beyond its borders. sources: [N, 2] in 1/µm. Returns
+    float32 or float64 as the transmission's precision; the empty field is 1. `object_filter` and
+    `pupil_filter` multiply what the condenser's tilt shifts (frequencies of the specimen) and what
+    it does not (places in the objective's pupil).
     """
     planes = list(planes_um)
     spectrum = np.fft.fft2(transmission)

@@ -1,6 +1,7 @@
 """What a simulated study is made of: specimen, microscope and camera, in physical units."""
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 
 STUDIES = ("nucleus", "cell")
@@ -102,24 +103,35 @@ def simulation(study: str, *, size: int = 512, seed: int = 0, **changes) -> Simu
     return Simulation(study, size, seed, **parts)
 
 
+# Fields that need not be positive: lowest and highest value.
+_LIMITS = {
+    "seed": (0, float("inf")),
+    "size": (64, 8192),
+    "nucleus_radius": (0.1, 0.9),
+    "mitotic_fraction": (0, 1),
+    "medium_index": (1, 2),
+    "debris_per_mm2": (0, 1e6),
+    "organelle_opd_um": (0, 1),
+    "phase_ring_transmission": (1e-3, 1),
+    "dic_bias_deg": (1, 359),
+    "dic_azimuth_deg": (-360, 360),
+    "stain_background_electrons": (0, 1e6),
+    "read_noise_electrons": (0, 1e4),
+    "offset_counts": (0, 65535),
+    "illumination_unevenness": (0, 1),
+    "dust_per_mm2": (0, 1e6),
+    "defocus_um": (0, 100),
+}
+
+
 def check(values: Simulation) -> None:
     """ValueError in one line for values that no microscope has or that the grid cannot hold."""
-    optics, specimen, camera = values.optics, values.specimen, values.camera
+    optics, specimen = values.optics, values.specimen
     if values.study not in STUDIES:
         raise ValueError(f"study is {values.study!r}; expected one of {', '.join(STUDIES)}")
-    if not 64 <= values.size <= 8192:
-        raise ValueError(f"size is {values.size}; expected 64 to 8192 pixels")
-    if values.seed < 0:
-        raise ValueError(f"seed is {values.seed}; expected 0 or more")
-    for part, names in (
-        (specimen, ("cell_diameter_um", "cell_height_um")),
-        (optics, ("pixel_size_um", "objective_na", "condenser_na", "wavelength_um",
-                  "num_source_points", "dapi_wavelength_um", "membrane_wavelength_um")),
-        (camera, ("label_free_electrons", "stain_electrons", "gain_counts_per_electron")),
-    ):  # fmt: skip
-        for name in names:
-            if not getattr(part, name) > 0:
-                raise ValueError(f"{name} is {getattr(part, name)}; expected more than 0")
+    for part in (values, specimen, optics, values.camera):
+        for item in dataclasses.fields(part):
+            _check_number(item.name, getattr(part, item.name))
     if not 0 < specimen.confluence[0] <= specimen.confluence[1] <= 1:
         raise ValueError(f"confluence is {specimen.confluence}; expected 0 < low <= high <= 1")
     if optics.objective_na >= specimen.medium_index:
@@ -127,11 +139,16 @@ def check(values: Simulation) -> None:
             f"objective_na is {optics.objective_na}; expected less than the medium's refractive "
             f"index {specimen.medium_index}"
         )
-    if not 4 <= specimen.cell_diameter_um / optics.pixel_size_um <= values.size / 2:
+    if optics.phase_ring_na + optics.phase_ring_width_na / 2 > optics.objective_na:
         raise ValueError(
-            f"cell_diameter_um {specimen.cell_diameter_um} is "
-            f"{specimen.cell_diameter_um / optics.pixel_size_um:.0f} pixels; expected between 4 "
-            f"pixels and half of the field ({values.size / 2:.0f})"
+            f"phase_ring_na {optics.phase_ring_na} does not pass an objective of NA "
+            f"{optics.objective_na}"
+        )
+    diameter = specimen.cell_diameter_um / optics.pixel_size_um
+    if not 4 <= diameter <= values.size / 2:
+        raise ValueError(
+            f"cell_diameter_um {specimen.cell_diameter_um} is {diameter:.0f} pixels; expected "
+            f"between 4 pixels and half of the field ({values.size / 2:.0f})"
         )
     aperture = optics.objective_na + max(optics.condenser_na, optics.phase_ring_na)
     if aperture / optics.wavelength_um > 0.5 / optics.pixel_size_um:
@@ -140,3 +157,15 @@ def check(values: Simulation) -> None:
             f"{optics.objective_na} with a condenser of NA {aperture - optics.objective_na:g}; use "
             f"pixels of at most {0.5 * optics.wavelength_um / aperture:.3f} um, or smaller NAs"
         )
+
+
+def _check_number(name: str, value) -> None:
+    if isinstance(value, tuple):
+        if not value or not all(map(math.isfinite, value)):
+            raise ValueError(f"{name} is {value}; expected one or more numbers")
+    elif name in _LIMITS:
+        low, high = _LIMITS[name]
+        if not low <= value <= high:
+            raise ValueError(f"{name} is {value}; expected {low:g} to {high:g}")
+    elif isinstance(value, int | float) and not 0 < value < float("inf"):
+        raise ValueError(f"{name} is {value}; expected more than 0")

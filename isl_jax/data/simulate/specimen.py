@@ -3,12 +3,17 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
+from scipy import ndimage
 from skimage.segmentation import find_boundaries
 
 from isl_jax.data.simulate.cells import Scene, smooth_noise, window_around
 from isl_jax.data.simulate.parameters import Specimen
 from isl_jax.data.targets import distance_map
+
+
+def gaussian_filter(image: np.ndarray, sigma: float) -> np.ndarray:
+    """Gaussian blur of deviation `sigma` pixels, mirrored at the borders."""
+    return np.asarray(ndimage.gaussian_filter(image, sigma))
 
 
 @dataclass(frozen=True)
@@ -156,7 +161,8 @@ def _membrane(rng, scene: Scene, specimen: Specimen, bodies: _Bodies, pixel_size
     # A wall between two cells is seen edge-on: twice the membrane, as high as the cells there.
     wall = find_boundaries(cells, mode="thick", connectivity=2)
     touching = wall & (gaussian_filter((~inside) * 1.0, 0.5 * um) < 0.12)
-    walls = gaussian_filter(0.45 * wall + 1.1 * touching, 0.2 * um)
+    patchy = np.clip(1 + 0.4 * smooth_noise(rng, cells.shape, 2.0 * um), 0.2, None)
+    walls = patchy * gaussian_filter(0.45 * wall + 0.9 * touching, 0.2 * um)
     bulk = bodies.height_um / specimen.cell_height_um
     bulk = bulk * np.clip(1 + 0.25 * bodies.organelles, 0, None)
     bulk *= 1 - 0.5 * (scene.nuclei > 0)
