@@ -5,92 +5,23 @@ depend on the data set and on `seed` only, so that every run of a study is score
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
 
 import numpy as np
-from tqdm import tqdm
 
 from isl_jax.data import readers
-from isl_jax.data.crops import NO_MARGIN, Crop, Margin, Rule, fixed_crops
+from isl_jax.data.crops import NO_MARGIN, Margin
 from isl_jax.data.store import Dataset, Field
 from isl_jax.inference.model import Prediction, load_model
-from isl_jax.instances.matching import THRESHOLDS, match
-from isl_jax.metrics import iou, pearson
-from isl_jax.study.environment import write_json
-from isl_jax.study.records import (
-    ID_COLUMNS,
-    SUMMARY,
-    Row,
-    evaluation_folder,
-    save_prediction,
-    write_rows,
-    written_whole,
-)
-from isl_jax.study.statistics import Score, mean_std
+from isl_jax.study.records import evaluation_folder
+from isl_jax.study.scoring import Metric, Summary, Window, evaluate_fields
 
-Metric = Literal["pcc", "iou", "map"]
-Window = tuple[slice, slice]
-
-# The crops that are kept hold what is scored on them, by the same rules as in training.
-_CROP_RULES: Mapping[Metric, Rule] = {
-    "pcc": "stain_signal",
-    "iou": "foreground",
-    "map": "any_label",
-}
 _METRICS: Mapping[str, Metric] = {
     "stain": "pcc",
     "semantic": "iou",
     "distance_and_semantic": "map",
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Summary:
-    """Means over images: `metric` over crops and over fields, and every other score beside it.
-
-    `others` maps `crops` and `fields` to score name → Score; `dropped` names the fields that hold
-    too little signal for a single crop (they still count as fields).
-    """
-
-    metric: Metric
-    split: str
-    crops: Score
-    fields: Score
-    others: dict[str, dict[str, Score]]
-    dropped: tuple[str, ...]
-
-    def table(self) -> str:
-        """The scores as lines of text, the metric's own first."""
-        lines = [f"{self.split} set{'':12}crops{'':12}fields"]
-        for name in (self.metric, *self.others["fields"]):
-            crops = self.others["crops"].get(name, "") if name != self.metric else self.crops
-            fields = self.others["fields"][name] if name != self.metric else self.fields
-            lines.append(f"{name:16} {crops!s:>14}    {fields!s:>14}")
-        lines.append(f"{'images':16} {self.crops.count:>14}    {self.fields.count:>14}")
-        if self.dropped:
-            lines.append(f"without a crop that holds signal: {', '.join(self.dropped)}")
-        return "\n".join(lines)
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON-like; a mean over no image is null."""
-
-        def plain(value: Any) -> Any:
-            if isinstance(value, dict):
-                return {name: plain(item) for name, item in value.items()}
-            return None if isinstance(value, float) and math.isnan(value) else value
-
-        return plain(dataclasses.asdict(self))
-
-
-class _Predictor(Protocol):
-    def __call__(
-        self, field: Field, windows: Sequence[Window], /
-    ) -> tuple[Prediction, list[Prediction]]:
-        """Predict the whole field and each window of it."""
-        ...
 
 
 def evaluate_run(
@@ -132,14 +63,19 @@ def evaluate_run(
         crops = model.predict_standardised(np.concatenate([batch, filler]))
         return whole, crops[: len(windows)]
 
-    return _evaluate(
+    return evaluate_fields(
         predict,
         dataset,
         metric=metric,
         folder=evaluation_folder(workdir, split),
         split=split,
         description=f"evaluating {workdir.name}",
-        crop_rule={"size": crop_size, "per_image": crops_per_image, "seed": seed, "margin": margin},
+        crop_options={
+            "size": crop_size,
+            "per_image": crops_per_image,
+            "seed": seed,
+            "margin": margin,
+        },
     )
 
 
@@ -175,96 +111,19 @@ def evaluate_labels(
         whole = Prediction(probability=(labels != 0).astype(np.float32), labels=labels)
         return whole, [_cut(whole, window) for window in windows]
 
-    return _evaluate(
+    return evaluate_fields(
         predict,
         dataset,
         metric="iou" if dataset.study == "nucleus" else "map",
         folder=evaluation_folder(workdir, split),
         split=split,
         description=f"scoring {predictions.name}",
-        crop_rule={"size": crop_size, "per_image": crops_per_image, "seed": seed, "margin": margin},
-    )
-
-
-def score(metric: Metric, prediction: Prediction, truth: np.ndarray) -> dict[str, float]:
-    """Scores of one image by name, the metric's own first.
-
-    `truth` `[H, W]` is the stain (any unit) for `pcc`, instance labels for `iou` and `map`. A true
-    cell that the border of a crop cuts in two stays one object, as it is in the field.
-    """
-    if metric == "pcc":
-        return {"pcc": pearson(prediction.stain, truth)}
-    if metric == "iou":
-        return {"iou": iou(prediction.probability, truth)}
-    assert prediction.labels is not None
-    matched = match(truth, prediction.labels)
-    return {
-        "map": matched.mean_ap,
-        **{f"ap_{t:.2f}": float(ap) for t, ap in zip(THRESHOLDS, matched.ap, strict=True)},
-        "f1": float(matched.f1[0]),
-        "pq": float(matched.pq[0]),
-        "aji": matched.aji,
-        "num_true": float(matched.tp[0] + matched.fn[0]),
-        "num_predicted": float(matched.tp[0] + matched.fp[0]),
-    }
-
-
-def _evaluate(
-    predict: _Predictor,
-    dataset: Dataset,
-    *,
-    metric: Metric,
-    folder: Path,
-    split: str,
-    description: str,
-    crop_rule: Mapping[str, Any],
-) -> Summary:
-    needs_stain = metric == "pcc"
-    fields = dataset.select(split, stain=needs_stain, labels=not needs_stain)
-    if not fields:
-        raise ValueError(
-            f"{dataset.root}: no field of split {split!r} has "
-            f"{'a stain' if needs_stain else 'labels'} to score against"
-        )
-    crops, dropped = fixed_crops(dataset, fields, rule=_CROP_RULES[metric], **crop_rule)
-    truth_of = dataset.stain_image if needs_stain else dataset.labels
-    by_crop: list[Row] = []
-    by_field: list[Row] = []
-    with written_whole(folder) as draft:
-        for field in tqdm(fields, desc=description, unit="field", mininterval=0.5):
-            chosen = [crop for crop in crops if crop.field == field.name]
-            whole, parts = predict(field, [_slices(crop) for crop in chosen])
-            truth = np.asarray(truth_of(field.name))
-            by_field.append({"field": field.name, **score(metric, whole, truth)})
-            for crop, part in zip(chosen, parts, strict=True):
-                scores = score(metric, part, truth[_slices(crop)])
-                by_crop.append({name: getattr(crop, name) for name in ID_COLUMNS} | scores)
-            save_prediction(draft / "predictions", field.name, whole)
-        over_crops, over_fields = _means(by_crop), _means(by_field)
-        summary = Summary(
-            metric=metric,
-            split=split,
-            crops=over_crops.pop(metric, mean_std([])),
-            fields=over_fields.pop(metric),
-            others={"crops": over_crops, "fields": over_fields},
-            dropped=tuple(dropped),
-        )
-        write_rows(draft / "crops.csv", by_crop)
-        write_rows(draft / "fields.csv", by_field)
-        write_json(draft / SUMMARY, summary.to_json())
-    return summary
-
-
-def _means(rows: Sequence[Row]) -> dict[str, Score]:
-    names = [name for name in (rows[0] if rows else ()) if name not in ID_COLUMNS]
-    return {name: mean_std([row[name] for row in rows]) for name in names}
-
-
-def _slices(crop: Crop) -> Window:
-    # An image smaller than the crop is taken as it is: slices end at its border.
-    return (
-        slice(crop.top, crop.top + crop.size),
-        slice(crop.left, crop.left + crop.size),
+        crop_options={
+            "size": crop_size,
+            "per_image": crops_per_image,
+            "seed": seed,
+            "margin": margin,
+        },
     )
 
 
