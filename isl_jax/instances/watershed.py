@@ -5,11 +5,11 @@ The definition is scikit-image's, and the labels are equal to its, ties included
     maxima = local_maxima(reconstruction(f - h, f), connectivity=2)
     labels = watershed(-f, label(maxima, connectivity=2), mask=semantic)
 
-| preset      | map scale  | h  | seeds                                                          |
-|-------------|------------|----|----------------------------------------------------------------|
-| `paper`     | pixels     | 10 | section 2.3                                                    |
-| `reference` | normalised | 30 | its code takes h-maxima (20) of a reconstruction (10): h = 30  |
-| `default`   | normalised | 60 | holds for any cell size; calibrate it on a network's own maps  |
+| preset      | map scale  | h   | seeds                                                         |
+|-------------|------------|-----|---------------------------------------------------------------|
+| `paper`     | pixels     | 10  | section 2.3                                                   |
+| `reference` | normalised | 30  | its code takes h-maxima (20) of a reconstruction (10): h = 30 |
+| `default`   | normalised | 100 | holds for any cell size; calibrate h on a network's own maps  |
 """
 
 import os
@@ -27,7 +27,7 @@ from isl_jax.instances.flooding import flood
 from isl_jax.instances.reconstruction import levels_of, reconstruct, regional_maxima
 
 # Marker contrast for normalised (0..255) distance maps that were not calibrated.
-DEFAULT_H = 60.0
+DEFAULT_H = 100.0
 
 
 @dataclass(frozen=True)
