@@ -1,0 +1,92 @@
+"""Convolutions of the network: NHWC images, HWIO kernels, PyTorch's symmetric padding."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+def convolve(x: jax.Array, kernel: jax.Array, *, stride: int = 1) -> jax.Array:
+    """Convolve `x` `[B, H, W, I]` with `kernel` `[k, k, I, O]`, zero-padded by `k // 2`."""
+    pads = [(size // 2, size // 2) for size in kernel.shape[:2]]
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel.astype(x.dtype),
+        (stride, stride),
+        pads,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+def convolve_upsampled(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """3×3 convolution of `x` `[B, H, W, I]` up-sampled ×2 (nearest): `[B, 2H, 2W, O]`.
+
+    The up-sampled image is never made: of the three taps of an output pixel along an axis, two fall
+    on one input pixel, so each of the four output parities is a 2×2 convolution of the input with
+    summed taps, which is 4/9 of the multiplications.
+    """
+    batch, height, width, _ = x.shape
+    features = kernel.shape[-1]
+    # Row parity 0 reads input rows (i-1, i, i), parity 1 reads (i, i, i+1).
+    taps = jnp.asarray([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], kernel.dtype)
+    phases = jnp.einsum("pak,qbl,klio->abipqo", taps, taps, kernel)
+    phases = phases.reshape(2, 2, x.shape[-1], 4 * features)
+    y = jax.lax.conv_general_dilated(
+        x,
+        phases.astype(x.dtype),
+        (1, 1),
+        [(1, 1), (1, 1)],
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    y = y.reshape(batch, height + 1, width + 1, 2, 2, features)
+    rows = [
+        jnp.stack([y[:, p : p + height, q : q + width, p, q] for q in (0, 1)], axis=3)
+        for p in (0, 1)
+    ]
+    return jnp.stack(rows, axis=2).reshape(batch, 2 * height, 2 * width, features)
+
+
+def _kernel(size: int, inputs: int, outputs: int) -> tuple[Any, tuple[int, int, int, int]]:
+    """Arguments of `Module.param` for a square HWIO kernel.
+
+    Zeros: real values are drawn on the host by `heads.init_variables` or ported.
+    """
+    return nn.initializers.zeros, (size, size, inputs, outputs)
+
+
+class Conv(nn.Module):
+    """`Conv2d` with symmetric zero padding `k // 2`: `[B, H, W, I]` to `[B, H/s, W/s, O]`."""
+
+    features: int
+    size: int
+    stride: int = 1
+    use_bias: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Convolve `x` in its own dtype."""
+        kernel = self.param("kernel", *_kernel(self.size, x.shape[-1], self.features))
+        y = convolve(x, kernel, stride=self.stride)
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,))
+            y = y + bias.astype(y.dtype)
+        return y
+
+
+class UpsampledConv(nn.Module):
+    """Bias-free 3×3 convolution of `x` up-sampled ×2 with a skip appended to its channels.
+
+    `x` `[B, H, W, C]`, skip `[B, 2H, 2W, S]` or None, to `[B, 2H, 2W, features]`.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, skip: jax.Array | None) -> jax.Array:
+        """Convolve both apart and add: neither the up-sampled nor the joined image is made."""
+        channels = x.shape[-1]
+        inputs = channels + (0 if skip is None else skip.shape[-1])
+        kernel = self.param("kernel", *_kernel(3, inputs, self.features))
+        y = convolve_upsampled(x, kernel[:, :, :channels])
+        return y if skip is None else y + convolve(skip, kernel[:, :, channels:])

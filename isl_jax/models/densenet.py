@@ -1,0 +1,87 @@
+"""DenseNet encoder (Huang et al. 2017), equal to torchvision's, in the form that runs fast."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from isl_jax.models.architecture import DenseNetConfig
+from isl_jax.models.batch_norm import BatchNorm, batch_statistics
+from isl_jax.models.convolution import Conv
+
+
+class DenseLayer(nn.Module):
+    """norm, ReLU, 1×1 convolution, norm, ReLU, 3×3 convolution: `growth_rate` new features."""
+
+    config: DenseNetConfig
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, statistics: tuple[jax.Array, jax.Array] | None, train: bool
+    ) -> jax.Array:
+        """New features of `x`, the block's features so far, whose `statistics` are known."""
+        config = self.config
+        y = BatchNorm(name="norm1")(x, statistics, train=train)
+        y = Conv(config.bn_size * config.growth_rate, 1, name="conv1")(y)
+        y = BatchNorm(name="norm2")(y, train=train)
+        return Conv(config.growth_rate, 3, name="conv2")(y)
+
+
+class DenseBlock(nn.Module):
+    """Layers that each read all features before them and append their own."""
+
+    config: DenseNetConfig
+    num_layers: int
+    remat: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """`[B, H, W, C]` to `[B, H, W, C + num_layers · growth_rate]`."""
+        layer = nn.remat(DenseLayer, static_argnums=(3,)) if self.remat else DenseLayer
+        # Every layer normalises features that earlier layers have seen: their batch statistics
+        # are the same for all, so they are computed once a feature.
+        statistics = batch_statistics(x) if train else None
+        for index in range(1, self.num_layers + 1):
+            new = layer(self.config, name=f"denselayer{index}")(x, statistics, train)
+            x = jnp.concatenate([x, new], axis=-1)
+            if statistics is not None and index < self.num_layers:
+                pairs = zip(statistics, batch_statistics(new), strict=True)
+                statistics = tuple(jnp.concatenate(pair) for pair in pairs)
+        return x
+
+
+class DenseNet(nn.Module):
+    """Encoder: image `[B, H, W, C]`, H and W multiples of 32, to features at strides 2 … 32.
+
+    Each feature is what the U-Net's skips take: after norm0 and ReLU, after each transition's norm
+    and ReLU (before its convolution and pooling), and after norm5 without ReLU.
+    """
+
+    config: DenseNetConfig = DenseNetConfig()
+    remat: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> list[jax.Array]:
+        """Features, finest first."""
+        config = self.config
+        x = Conv(config.num_init_features, 7, stride=2, name="conv0")(x)
+        x = BatchNorm(name="norm0")(x, train=train)
+        features = [x]
+        x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        last = len(config.block_config)
+        for index, num_layers in enumerate(config.block_config, start=1):
+            x = DenseBlock(config, num_layers, self.remat, name=f"denseblock{index}")(x, train)
+            if index == last:
+                break
+            x = BatchNorm(name=f"transition{index}_norm")(x, train=train)
+            features.append(x)
+            # Pooling and a 1×1 convolution commute; in this order the convolution is a quarter.
+            x = average_pool(x)
+            x = Conv(x.shape[-1] // 2, 1, name=f"transition{index}_conv")(x)
+        return [*features, BatchNorm(relu=False, name="norm5")(x, train=train)]
+
+
+def average_pool(x: jax.Array) -> jax.Array:
+    """Mean of 2×2 pixels: `[B, H, W, C]` to `[B, H // 2, W // 2, C]`, an odd last row left out."""
+    batch, height, width, channels = x.shape
+    x = x[:, : height // 2 * 2, : width // 2 * 2]
+    return x.reshape(batch, height // 2, 2, width // 2, 2, channels).mean(axis=(2, 4))
