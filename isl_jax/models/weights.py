@@ -1,0 +1,173 @@
+"""Pretrained and exported weights files: find, download, verify, cache, read, write."""
+
+import hashlib
+import http.client
+import re
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import numpy as np
+from huggingface_hub.errors import HfHubHTTPError
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from isl_jax.models.port import variables_from_torch
+from isl_jax.models.pth import read_pth
+
+# torchvision's files; the digits are the beginning of the SHA-256.
+_TORCHVISION = {
+    "densenet121": "densenet121-a639ec97.pth",
+    "densenet161": "densenet161-8d451a50.pth",
+    "densenet169": "densenet169-b2777c0a.pth",
+    "densenet201": "densenet201-c1103571.pth",
+}
+_MEGABYTES = {"densenet121": 32, "densenet161": 116, "densenet169": 57, "densenet201": 81}
+_TORCHVISION_URL = "https://download.pytorch.org/models"
+_HUB_FILE = "model.safetensors"
+_DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")
+# Where torchvision keeps its own downloads: a file it has fetched is found, and the reverse.
+DEFAULT_CACHE = Path.home() / ".cache" / "torch" / "hub" / "checkpoints"
+
+
+def imagenet_variables(
+    source: str | None = None, *, in_channels: int = 3, encoder: str = "densenet121", **options: Any
+) -> dict[str, Any]:
+    """Flax variables of the encoder alone, first convolution adapted to `in_channels`.
+
+    `source` and `options` as in `load_imagenet`.
+    """
+    state_dict = load_imagenet(source, encoder=encoder, **options)
+    return variables_from_torch(state_dict, encoder=encoder, in_channels=in_channels)
+
+
+def load_imagenet(
+    source: str | None = None,
+    *,
+    encoder: str = "densenet121",
+    cache_dir: str | Path = DEFAULT_CACHE,
+    offline: bool = False,
+    hub_endpoint: str | None = None,
+    torchvision_url: str = _TORCHVISION_URL,
+) -> dict[str, np.ndarray]:
+    """State dict of a DenseNet trained on ImageNet, in PyTorch's names and layout.
+
+    `source`: None takes the Hugging Face hub (`timm/densenet121.tv_in1k`) and falls back on
+    torchvision's file; `hub` and `torchvision` insist on one; anything else is a path to a
+    `.safetensors` or `.pth` file. Both downloads are verified, resumed and cached; `offline` uses
+    what the caches hold. Raises ValueError (damaged, unknown) or OSError (not to be had, with the
+    address, the size and where to put the file).
+    """
+    if source not in (None, "hub", "torchvision"):
+        return read_state_dict(str(source))
+    if encoder not in _TORCHVISION:
+        known = ", ".join(_TORCHVISION)
+        raise ValueError(f"no ImageNet weights are known for encoder {encoder!r}, only for {known}")
+    name = _TORCHVISION[encoder]
+    cached = Path(cache_dir) / name
+    reasons = []
+    if source != "hub" and cached.exists():
+        return read_state_dict(cached)
+    if source != "torchvision":
+        try:
+            return read_state_dict(_from_hub(encoder, offline=offline, endpoint=hub_endpoint))
+        except (OSError, HfHubHTTPError) as error:
+            reasons.append(f"Hugging Face hub: {_first_line(error)}")
+    if source != "hub" and not offline:
+        try:
+            return read_state_dict(download(f"{torchvision_url}/{name}", cached))
+        except OSError as error:
+            reasons.append(f"torchvision: {_first_line(error)}")
+    raise OSError(
+        f"ImageNet weights of {encoder} cannot be had{' offline' if offline else ''}"
+        f" ({'; '.join(reasons) or f'{cached} does not exist'}). Download "
+        f"{torchvision_url}/{name} ({_MEGABYTES[encoder]} MB) elsewhere and put it at {cached}, or "
+        "name any copy by config.init.weights"
+    )
+
+
+def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
+    """Name → array of a `.safetensors`, `.pth` or `.pt` file; no code in it is executed.
+
+    A digest in the file's name (torchvision's `-a639ec97.pth`) is verified.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such weights file")
+    verify_digest(path)
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path}: damaged safetensors file ({error})") from error
+    if path.suffix in (".pth", ".pt"):
+        return read_pth(path)
+    raise ValueError(f"{path}: weights are read from .safetensors, .pth or .pt files")
+
+
+def verify_digest(path: Path, name: str | None = None) -> None:
+    """Raise ValueError if `path` contradicts the SHA-256 in its name (or in `name`), if any."""
+    match = _DIGEST_IN_NAME.search(name or path.name)
+    if match is None:
+        return
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if not digest.startswith(match[1]):
+        raise ValueError(
+            f"{path}: damaged or not the genuine file: its SHA-256 begins {digest[:8]}, expected "
+            f"{match[1][:8]}; delete it and fetch it again"
+        )
+
+
+def download(url: str, path: Path) -> Path:
+    """Fetch `url` into `path`; an interrupted download is taken up where it stopped.
+
+    The file appears under its name only when whole and verified (see `read_state_dict`).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    done = partial.stat().st_size if partial.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            # A server that ignores the range sends the file from its beginning, with status 200.
+            resumed = response.status == http.HTTPStatus.PARTIAL_CONTENT
+            with partial.open("ab" if resumed else "wb") as file:
+                while chunk := response.read(1 << 20):
+                    file.write(chunk)
+            length = response.headers.get("Content-Length")
+            expected = int(length) + (done if resumed else 0) if length else None
+    except urllib.error.HTTPError as error:
+        # 416: the part on disk is already the whole.
+        if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise OSError(f"{url}: HTTP status {error.code}") from error
+        expected = None
+    except (http.client.HTTPException, urllib.error.URLError) as error:
+        raise OSError(f"{url}: {_first_line(error)}") from error
+    size = partial.stat().st_size
+    if expected is not None and size < expected:
+        raise OSError(f"{url}: connection lost after {size} bytes; run again to resume")
+    try:
+        verify_digest(partial, path.name)
+    except ValueError:
+        partial.unlink()
+        raise
+    return partial.replace(path)
+
+
+def _from_hub(encoder: str, *, offline: bool, endpoint: str | None) -> Path:
+    """The file in the hub's own cache (`HF_HOME`), downloaded, resumed and verified as needed."""
+    path = huggingface_hub.hf_hub_download(
+        f"timm/{encoder}.tv_in1k", _HUB_FILE, local_files_only=offline, endpoint=endpoint
+    )
+    blob = Path(path).resolve()
+    # The hub names a large file in its cache by its SHA-256.
+    if re.fullmatch(r"[0-9a-f]{64}", blob.name):
+        verify_digest(blob, f"-{blob.name}.")
+    return Path(path)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
