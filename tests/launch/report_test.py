@@ -1,0 +1,61 @@
+"""The command lines of evaluation and report: bad input costs one line, and nothing is written."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def launch(command, *arguments, cwd):
+    return subprocess.run(
+        [sys.executable, str(ROOT / "launch" / f"{command}.py"), *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    run = tmp_path / "W"
+    run.mkdir()
+    config = {"data": {"root": "no/such/data", "crop_size": 64}}
+    (run / "config.json").write_text(json.dumps(config))
+    return run
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "told"),
+    [
+        ("report", [], ["--workdir"]),
+        ("report", ["--workdir=gone"], ["gone", "no sweep"]),
+        ("report", ["--workdir=W"], ["W", "sweep.json", "isl-sweep"]),
+        ("evaluate", [], ["--workdir"]),
+        ("evaluate", ["--workdir=gone"], ["gone/config.json", "isl-train"]),
+        ("evaluate", ["--workdir=W"], ["no/such/data", "no such folder"]),
+        ("evaluate", ["--workdir=W", "--data_root=W"], ["W", "not a prepared data set"]),
+        ("evaluate", ["--workdir=new", "--predictions=W"], ["--data_root"]),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(command, arguments, told, workdir):
+    ended = launch(command, *arguments, cwd=workdir.parent)
+    assert ended.returncode == 1
+    lines = ended.stderr.strip().splitlines()
+    assert len(lines) == 1, ended.stderr
+    assert all(word in lines[0] for word in told), lines[0]
+    assert [path.name for path in workdir.parent.rglob("*")] == ["W", "config.json"]
+
+
+def test_report_of_a_sweep_that_has_not_begun(tmp_path):
+    sweep = {"study": "cell", "n": [1], "inits": ["random", "isl"], "seeds": [0]}
+    (tmp_path / "sweep.json").write_text(json.dumps(sweep | {"data_root": "gone"}))
+    ended = launch("report", "--workdir=.", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.splitlines()[-1] == "report: report/index.html"
+    assert "random_n1_seed0 (missing: not started)" in ended.stdout
+    assert (tmp_path / "report" / "index.html").exists()
