@@ -6,8 +6,14 @@ import numpy as np
 from scipy.fft import next_fast_len
 from scipy.ndimage import gaussian_filter
 
-from isl_jax.data.simulate import optics
 from isl_jax.data.simulate.cells import Scene, components, draw_scene
+from isl_jax.data.simulate.optics import (
+    dic,
+    fluorescence,
+    partially_coherent,
+    phase_contrast,
+    source_points,
+)
 from isl_jax.data.simulate.parameters import Camera, Simulation
 from isl_jax.data.simulate.specimen import Profile, draw_profile
 
@@ -69,7 +75,7 @@ def _label_free(parameters: Simulation, profile: Profile, focus_um: float) -> di
         "wavelength_um": o.wavelength_um,
         "medium_index": parameters.specimen.medium_index,
     }
-    disc = optics.source_points(o.condenser_na, o.num_source_points, o.wavelength_um)
+    disc = source_points(o.condenser_na, o.num_source_points, o.wavelength_um)
     planes = [plane + focus_um for plane in o.focal_planes_um]
     if parameters.study == "cell":
         prism = {
@@ -77,9 +83,9 @@ def _label_free(parameters: Simulation, profile: Profile, focus_um: float) -> di
             "bias_deg": o.dic_bias_deg,
             "azimuth_deg": o.dic_azimuth_deg,
         }
-        return {"dic": optics.dic(transmission, planes, sources=disc, **prism, **microscope)}
+        return {"dic": dic(transmission, planes, sources=disc, **prism, **microscope)}
     return {
-        "phase_contrast": optics.phase_contrast(
+        "phase_contrast": phase_contrast(
             transmission,
             [focus_um],
             ring_na=o.phase_ring_na,
@@ -88,7 +94,7 @@ def _label_free(parameters: Simulation, profile: Profile, focus_um: float) -> di
             num_points=o.num_source_points + 3,
             **microscope,
         ),
-        "bright_field": optics.partially_coherent(transmission, planes, sources=disc, **microscope),
+        "bright_field": partially_coherent(transmission, planes, sources=disc, **microscope),
     }
 
 
@@ -104,7 +110,7 @@ def _stains(parameters: Simulation, profile: Profile, focus_um: float) -> dict:
     if parameters.study == "cell":
         stains["membrane"] = (profile.membrane, o.membrane_wavelength_um)
     return {
-        name: optics.fluorescence(slices, planes, wavelength_um=wavelength, **microscope)
+        name: fluorescence(slices, planes, wavelength_um=wavelength, **microscope)
         for name, (slices, wavelength) in stains.items()
     }
 

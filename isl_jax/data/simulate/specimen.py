@@ -83,7 +83,7 @@ def _draw_bodies(rng, scene: Scene, specimen: Specimen, pixel_size_um: float) ->
     height = np.maximum(height, (nucleus + 0.5) * in_nucleus)
     ruffles = 1 + 0.08 * smooth_noise(rng, shape, 1.5 * um)
     height = gaussian_filter(height * ruffles, 0.35 * um) * inside
-    spots = _spots(rng, in_nucleus & ~scene.mitotic[nuclei] & (nuclear_depth > 1.0 * um), 0.07, um)
+    spots = _spots(rng, in_nucleus & ~scene.mitotic[nuclei] & (nuclear_depth > 1.0 * um), 0.045, um)
     nucleoli = 2.2 * np.clip(gaussian_filter(spots, 0.75 * um) * 2 * np.pi * (0.75 * um) ** 2, 0, 1)
     # Organelles: granular, densest around the nucleus, absent inside it.
     around = np.clip(dome * 1.4, 0, 1) * gaussian_filter((inside & ~in_nucleus) * 1.0, 0.3 * um)
