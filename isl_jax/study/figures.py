@@ -107,6 +107,26 @@ def learning_curves(
     return figure
 
 
+def training_curves(curves: Sequence[tuple[str, Sequence[tuple[int, float]]]]) -> Figure:
+    """Loss by step of runs, each given as (init, [(step, loss), …]), on a logarithmic axis."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=_PLOT_SIZE, layout="constrained")
+        axes = figure.subplots()
+        named: set[str] = set()
+        for init, points in curves:
+            # Matplotlib leaves labels that begin with an underscore out of the legend.
+            label = f"_{init}" if init in named else INIT_NAMES[init]
+            named.add(init)
+            steps, losses = zip(*points, strict=True)
+            axes.plot(steps, losses, color=INIT_COLOURS[init], alpha=0.8, linewidth=1, label=label)
+        axes.set_yscale("log")
+        axes.set_xlabel("step")
+        axes.set_ylabel("training loss")
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+    return figure
+
+
 def panels(rows: Sequence[Mapping[str, np.ndarray]], names: Sequence[str]) -> Figure:
     """Figures 8 and 10: one row of pictures (RGB `[H, W, 3]` uint8 by caption) for each field."""
     captions = list(rows[0])

@@ -4,7 +4,8 @@ import dataclasses
 import math
 
 from isl_jax.study.figures import INIT_NAMES, METRIC_NAMES
-from isl_jax.study.results import ISL, OVERS, PAPER, Comparison, Over, Published, Study
+from isl_jax.study.paper import PAPER, Published
+from isl_jax.study.results import ISL, OVERS, Comparison, Over, Study
 from isl_jax.study.statistics import Interval, Score
 
 DASH = "–"

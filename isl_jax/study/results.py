@@ -29,32 +29,6 @@ _BASELINES = ("imagenet", "random")
 
 
 @dataclasses.dataclass(frozen=True)
-class Published:
-    """What the paper reports for a study (section 3): (mean, std), and gains by N."""
-
-    pcc: tuple[float, float]
-    baseline: tuple[float, float]
-    isl: tuple[float, float]
-    gains: Mapping[int, float]
-
-
-PAPER: Mapping[str, Published] = {
-    "nucleus": Published(
-        pcc=(0.95, 0.08),
-        baseline=(0.64, 0.2),
-        isl=(0.84, 0.1),
-        gains={1: 0.313, 10: 0.048, 50: 0.011, 100: 0.0, 200: 0.0, 500: -0.011},
-    ),
-    "cell": Published(
-        pcc=(0.97, 0.02),
-        baseline=(0.17, 0.1),
-        isl=(0.33, 0.09),
-        gains={1: 0.941, 10: 0.185, 50: -0.030, 80: -0.029},
-    ),
-}
-
-
-@dataclasses.dataclass(frozen=True)
 class Run:
     """One run of a sweep and its scores by image; `status` tells why there are none."""
 
@@ -70,6 +44,19 @@ class Run:
         """One of the run's JSON files, empty when there is none."""
         path = self.workdir / name
         return json.loads(path.read_text()) if path.exists() else {}
+
+    def losses(self) -> list[tuple[int, float]]:
+        """Training loss by step, as far as it was recorded."""
+        path = self.workdir / "metrics.jsonl"
+        found = []
+        for line in path.read_text().splitlines() if path.exists() else ():
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:
+                continue  # the last line of a killed run may be cut
+            if record.get("split") == "train" and "loss" in record:
+                found.append((record["step"], record["loss"]))
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,13 +102,27 @@ class Study:
         return next((init for init in _BASELINES if init in self.inits), None)
 
     @property
+    def done(self) -> list[Run]:
+        """Runs of the grid that have scores."""
+        return [run for run in self.runs if run.status == "done"]
+
+    @property
+    def pretext_init(self) -> str | None:
+        """Where the pretext network itself started: random or imagenet."""
+        return self.pretext and self.pretext.stored("config.json").get("init", {}).get("kind")
+
+    def num_images(self, over: Over) -> int:
+        """Crops or fields that each run is tested on; 0 before any has been."""
+        return max((len(run.rows[over]) for run in self.done), default=0)
+
+    @property
     def holes(self) -> list[Run]:
         """Runs of the grid, and the pretext run, that have no scores."""
         return [run for run in (self.pretext, *self.runs) if run and run.status != "done"]
 
     def of(self, init: str, n: int) -> list[Run]:
         """Scored runs of one cell of the grid."""
-        return [r for r in self.runs if (r.init, r.n) == (init, n) and r.status == "done"]
+        return [run for run in self.done if (run.init, run.n) == (init, n)]
 
     def values(self, init: str, n: int, over: Over) -> list[float]:
         """Scores of all images of all seeds."""

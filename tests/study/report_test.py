@@ -158,6 +158,16 @@ def test_tables_beside_the_page_hold_every_score(sweep):
             assert (sweep / f"report/figures/cell_{name}.{suffix}").stat().st_size > 1000
 
 
+def test_training_curves_are_shown_where_they_were_recorded(sweep):
+    lines = [json.dumps({"step": k, "split": "train", "loss": 1 / k}) for k in (1, 2, 3)]
+    lines += [json.dumps({"step": 3, "split": "validation", "loss": 9.0}), '{"step": 4, "spl']
+    for run in find_studies(sweep)[0].runs[:3]:
+        (run.workdir / "metrics.jsonl").write_text("\n".join(lines))
+        assert run.losses() == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
+    page = _Page(report.write_report(sweep)[0])
+    assert "Training loss of 3 runs by step" in [image.get("alt") for image in page.images]
+
+
 def test_writing_again_replaces_the_report(sweep):
     path, _ = report.write_report(sweep)
     (path.parent / "old.txt").write_text("left over")
