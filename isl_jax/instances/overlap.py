@@ -4,8 +4,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numba import njit
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import min_weight_full_bipartite_matching
+
+# Up to these, tables with an entry for every id or pair are faster than sorting.
+_LARGEST_ID = 1 << 16
+_LARGEST_TABLE = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -66,29 +71,25 @@ def overlap(true: np.ndarray, pred: np.ndarray) -> Overlap:
         raise ValueError(
             f"true labels are {list(true.shape)}, predicted {list(pred.shape)}; expected one shape"
         )
-    # Label images are piecewise constant: a table of runs is ~30 times shorter than one of pixels.
-    true, pred = true.ravel(), pred.ravel()
-    changes = np.flatnonzero((true[1:] != true[:-1]) | (pred[1:] != pred[:-1])) + 1
-    starts = np.concatenate([[0], changes]) if true.size else changes
-    lengths = np.diff(starts, append=true.size)
-    true_ids, true_index = np.unique(true[starts], return_inverse=True)
-    pred_ids, pred_index = np.unique(pred[starts], return_inverse=True)
-    true_area = _total(true_index, lengths, len(true_ids))
-    pred_area = _total(pred_index, lengths, len(pred_ids))
-    pairs, run_pair = np.unique(true_index * len(pred_ids) + pred_index, return_inverse=True)
-    area = _total(run_pair, lengths, len(pairs))
+    # Label images are piecewise constant: there are ~30 times fewer runs than pixels.
+    true_runs, pred_runs, lengths = _runs(true.ravel(), pred.ravel())
+    true_ids, true_index = _numbered("true", true_runs)
+    pred_ids, pred_index = _numbered("predicted", pred_runs)
+    pair = true_index * len(pred_ids) + pred_index
+    pairs, area = _totals(pair, lengths)
     true_index, pred_index = np.divmod(pairs, max(len(pred_ids), 1))
-    # Ids are sorted, so the background, where there is any, is the first of them.
-    first_true = int(len(true_ids) > 0 and true_ids[0] == 0)
-    first_pred = int(len(pred_ids) > 0 and pred_ids[0] == 0)
-    objects = (true_index >= first_true) & (pred_index >= first_pred)
+    true_area = np.bincount(true_index, area, len(true_ids)).astype(np.int64)
+    pred_area = np.bincount(pred_index, area, len(pred_ids)).astype(np.int64)
+    # Only now, in short lists, leave out the background and ids that do not occur.
+    true_kept, pred_kept = (true_area > 0) & (true_ids != 0), (pred_area > 0) & (pred_ids != 0)
+    objects = true_kept[true_index] & pred_kept[pred_index]
     return Overlap(
-        true_ids=true_ids[first_true:],
-        pred_ids=pred_ids[first_pred:],
-        true_area=true_area[first_true:],
-        pred_area=pred_area[first_pred:],
-        true_index=true_index[objects] - first_true,
-        pred_index=pred_index[objects] - first_pred,
+        true_ids=true_ids[true_kept],
+        pred_ids=pred_ids[pred_kept],
+        true_area=true_area[true_kept],
+        pred_area=pred_area[pred_kept],
+        true_index=(np.cumsum(true_kept) - 1)[true_index[objects]],
+        pred_index=(np.cumsum(pred_kept) - 1)[pred_index[objects]],
         area=area[objects],
     )
 
@@ -99,14 +100,47 @@ def _labels(name: str, labels: np.ndarray) -> np.ndarray:
         labels = labels.view(np.uint8)
     if not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"{name} labels are {labels.dtype}; expected an integer dtype")
-    if labels.size and labels.min() < 0:
-        raise ValueError(f"{name} labels contain {labels.min()}; expected ids ≥ 0, 0 = background")
     return labels
 
 
-def _total(index: np.ndarray, lengths: np.ndarray, count: int) -> np.ndarray:
+@njit(cache=True, nogil=True)
+def _runs(true, pred):
+    """Runs of pixels that have the same two labels: (true labels, predicted labels, lengths)."""
+    if true.size == 0:
+        return true, pred, np.empty(0, np.int64)
+    count = 1
+    for i in range(1, true.size):
+        count += (true[i] != true[i - 1]) | (pred[i] != pred[i - 1])
+    true_runs, pred_runs = np.empty(count, true.dtype), np.empty(count, pred.dtype)
+    lengths = np.empty(count, np.int64)
+    run = start = 0
+    for end in range(1, true.size + 1):
+        if end == true.size or true[end] != true[end - 1] or pred[end] != pred[end - 1]:
+            true_runs[run], pred_runs[run] = true[start], pred[start]
+            lengths[run] = end - start
+            run, start = run + 1, end
+    return true_runs, pred_runs, lengths
+
+
+def _numbered(name: str, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ids in ascending order and each value's place among them; small ids number themselves."""
+    if values.size and values.min() < 0:
+        raise ValueError(f"{name} labels contain {values.min()}; expected ids ≥ 0, 0 = background")
+    largest = int(values.max(initial=0))
+    if largest < _LARGEST_ID:
+        return np.arange(largest + 1).astype(values.dtype), values.astype(np.int64)
+    return np.unique(values, return_inverse=True)
+
+
+def _totals(pair: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct pairs in ascending order and the total length of each."""
     # bincount sums in float64, which is exact below 2**53 pixels.
-    return np.bincount(index, lengths, minlength=count).astype(np.int64)
+    if pair.max(initial=0) < _LARGEST_TABLE:
+        table = np.bincount(pair, lengths)
+        pairs = np.flatnonzero(table)
+        return pairs, table[pairs].astype(np.int64)
+    pairs, index = np.unique(pair, return_inverse=True)
+    return pairs, np.bincount(index, lengths).astype(np.int64)
 
 
 def _distinct(index: np.ndarray) -> bool:
