@@ -115,6 +115,14 @@ _GROUPS: dict[str, type] = {
 }
 
 
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 @dataclasses.dataclass(frozen=True)
 class Experiment:
     """All settings of one run: the configuration of `configs/`, as a value."""
@@ -162,6 +170,8 @@ class Experiment:
             raise ValueError("init.kind=isl is for the segment stage: pretrain makes those weights")
         if self.init.kind == "isl" and not self.init.checkpoint:
             raise ValueError("init.kind=isl needs init.checkpoint, the workdir of a pretext run")
+        if self.instances.h != "auto" and not _is_number(self.instances.h):
+            raise ValueError(f"instances.h={self.instances.h!r} is neither a number nor auto")
 
     @property
     def objective(self) -> Objective:
@@ -214,7 +224,9 @@ def _initial_variables(experiment: Experiment, network: nn.Module, in_channels: 
     if experiment.init.kind == "random":
         return variables
     if experiment.init.kind == "imagenet":
-        source = weights.imagenet_variables(experiment.init.weights, in_channels=in_channels)
+        source = weights.imagenet_variables(
+            experiment.init.weights, in_channels=in_channels, encoder=experiment.model.encoder
+        )
     else:
         pretext = load_model(str(experiment.init.checkpoint))
         if pretext.info.objective.target != "stain":

@@ -82,27 +82,34 @@ def headline(study: Study) -> str:
 
 
 def certainty(study: Study) -> str:
-    """How sure the headline is: interval and test over the withheld fields."""
+    """How sure the headline is: interval and test over fields, agreement of the seeds."""
     compared = study.comparisons["crops"][0]
     if not compared.num_fields:
         return ""
+    by_seed = study.seed_differences(compared.n, "crops")
     over = _counted(compared.num_fields, "withheld field")
-    runs = _counted(len(study.seeds), "seed")
+    if len(by_seed) == 1:
+        repeats = "With a single seed it is not known how much repeated runs differ."
+    else:
+        ahead = sum(difference > 0 for difference in by_seed.values())
+        repeats = f"ISL pretraining is ahead in {ahead} of {len(by_seed)} seeds."
     if math.isnan(compared.interval.low):
-        return f"Tested on {over} with {runs}: too few for an interval or a test."
+        return f"Tested on {over}: too few for an interval or a test. {repeats}"
     told = (
-        f"The mean difference over {over} and {runs} is {_signed(compared.difference)} "
+        f"The mean difference over {over} is {_signed(compared.difference)} "
         f"(95 % interval {interval_text(compared.interval)}; Wilcoxon signed-rank "
         f"{p_text(compared.p, 'p ')}, Holm-corrected). "
     )
     smallest = 2.0 ** (1 - compared.num_fields)
     if compared.interval.low <= 0 <= compared.interval.high:
-        return told + "The interval includes 0: this may be chance."
-    if compared.p < SIGNIFICANT:
-        return told + "Chance is an unlikely explanation."
-    if smallest > SIGNIFICANT:
-        return told + f"No test of {over} can give a p below {smallest:.2g}: more are needed."
-    return told + "The interval excludes 0, the test does not confirm it: take it with care."
+        verdict = "The interval includes 0: this may be chance."
+    elif compared.p < SIGNIFICANT:
+        verdict = "Another choice of fields would hardly turn it round."
+    elif smallest > SIGNIFICANT:
+        verdict = f"No test of {over} can give a p below {smallest:.2g}: more are needed."
+    else:
+        verdict = "The interval excludes 0, the test does not confirm it: take it with care."
+    return f"{told}{verdict} {repeats}"
 
 
 def annotations_saved(study: Study) -> list[str]:

@@ -27,11 +27,18 @@ def evaluation_folder(workdir: Path, split: str = "test") -> Path:
 
 @contextlib.contextmanager
 def written_whole(folder: Path) -> Iterator[Path]:
-    """Give a draft folder that takes the place of `folder` once everything in it is written."""
+    """Give a draft folder that takes the place of `folder` once everything in it is written.
+
+    After an error the draft is gone and `folder` as it was.
+    """
     draft = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
-    yield draft
+    try:
+        yield draft
+    except BaseException:
+        shutil.rmtree(draft)
+        raise
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)
 

@@ -84,7 +84,9 @@ def _section(study: Study, folder: Path, *, several: bool) -> dict[str, Any]:
         "runs": [tables.run_facts(run, study) for run in (study.pretext, *study.runs) if run],
         "settings": settings,
         "setting_keys": sorted({key for _, values in settings for key in values}),
-        "environment": next((r.stored("environment.json") for r in study.done), {}),
+        "environment": tables.flat(
+            next((run.stored("environment.json") for run in study.done), {})
+        ),
     }
 
 

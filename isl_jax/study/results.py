@@ -175,6 +175,19 @@ class Study:
             num_fields=len(common),
         )
 
+    def seed_differences(self, n: int, over: Over) -> dict[int, float]:
+        """Mean score of ISL minus that of the baseline for each seed that both have."""
+        means = {
+            (run.init, run.seed): mean_std([row[self.metric] for row in run.rows[over]]).mean
+            for run in self.done
+            if run.n == n
+        }
+        return {
+            seed: means[ISL, seed] - means[str(self.baseline), seed]
+            for seed in self.seeds
+            if (ISL, seed) in means and (str(self.baseline), seed) in means
+        }
+
     def annotations_needed(self, n: int, over: Over) -> float | None:
         """Annotated images with which the baseline reaches what ISL reaches with `n`."""
         if self.baseline is None:

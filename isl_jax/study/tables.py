@@ -59,17 +59,18 @@ def settings(study: Study) -> list[tuple[str, dict[str, Any]]]:
     shown = [("stain prediction", study.pretext)] if study.pretext else []
     for init in study.inits:
         shown += [(INIT_NAMES[init], r) for r in study.runs if r.init == init][:1]
-    return [(title, _flat(run.stored("config.json"))) for title, run in shown if run]
+    return [(title, flat(run.stored("config.json"))) for title, run in shown if run]
 
 
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one level of dotted keys."""
+    found: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
+            found |= flat(value, f"{prefix}{name}.")
         else:
-            flat[f"{prefix}{name}"] = value
-    return flat
+            found[f"{prefix}{name}"] = value
+    return found
 
 
 def write_tables(study: Study, folder: Path, name: str) -> None:

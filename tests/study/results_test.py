@@ -171,7 +171,7 @@ def test_small_texts():
         ([0.3], "too few for an interval or a test"),
         ([0.3, 0.2, 0.25], "can give a p below 0.25: more are needed"),
         ([0.3, -0.3, 0.2, -0.1, 0.1, 0.05, -0.2], "may be chance"),
-        ([0.3, 0.2, 0.25, 0.1, 0.4, 0.35, 0.15], "Chance is an unlikely explanation"),
+        ([0.3, 0.2, 0.25, 0.1, 0.4, 0.35, 0.15], "would hardly turn it round"),
     ],
 )
 def test_certainty(make, gains, told):
@@ -179,3 +179,13 @@ def test_certainty(make, gains, told):
     isl = [r + g for r, g in zip(random, gains, strict=True)]
     study = make({"random_n1_seed0": random, "isl_n1_seed0": isl})
     assert told in narrative.certainty(study)
+    assert "single seed" in narrative.certainty(study)
+
+
+def test_certainty_counts_the_seeds_that_agree(make):
+    gains = {0: 0.2, 1: -0.1, 2: 0.3}
+    runs = {f"random_n1_seed{s}": [0.4, 0.3] for s in gains}
+    runs |= {f"isl_n1_seed{s}": [0.4 + g, 0.3 + g] for s, g in gains.items() if s != 1}
+    study = make(runs | {"isl_n1_seed1": [0.3, 0.2]}, seeds=(0, 1, 2))
+    assert study.seed_differences(1, "crops") == pytest.approx(gains)
+    assert "ahead in 2 of 3 seeds" in narrative.certainty(study)
