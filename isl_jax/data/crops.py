@@ -31,6 +31,18 @@ class Crop:
     size: int
 
 
+def keep_rule(target: str, study: str) -> Rule:
+    """Which crops are kept for a target, in training and in scoring alike (section 2).
+
+    `stain` of the nucleus study: at least one nucleus; of the cell study: any crop, since a stain
+    of whole cells may cover the image and leave no background to rise above. `semantic`: enough
+    foreground. `distance_and_semantic`: not all background.
+    """
+    if target == "stain":
+        return "stain_signal" if study == "nucleus" else "any"
+    return "foreground" if target == "semantic" else "any_label"
+
+
 def window_counts(mask: np.ndarray, height: int, width: int) -> np.ndarray:
     """Number of set pixels in every height × width window, by a summed-area table.
 

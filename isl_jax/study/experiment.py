@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from isl_jax.data.crops import Crop, fixed_crops
+from isl_jax.data.crops import Crop, Rule, fixed_crops, keep_rule
 from isl_jax.data.pipeline import evaluation_batches, training_batches
 from isl_jax.data.store import Dataset, Field, annotated_subset, open_dataset
 from isl_jax.inference.model import (
@@ -191,11 +191,9 @@ class Experiment:
         return self.model.head if is_isl_cell else "none"
 
     @property
-    def crop_rule(self) -> Literal["stain_signal", "foreground", "any_label"]:
-        """Which crops hold enough signal to be kept (method, section 2)."""
-        if self.stage == "pretrain":
-            return "stain_signal"
-        return "foreground" if self.study == "nucleus" else "any_label"
+    def crop_rule(self) -> Rule:
+        """Which crops hold enough signal to be kept."""
+        return keep_rule(self.objective.target, self.study)
 
     def network(self) -> nn.Module:
         """The Flax module of this run."""
