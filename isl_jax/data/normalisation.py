@@ -20,22 +20,27 @@ def plane_statistics(plane: np.ndarray) -> tuple[float, float]:
     return mean, float(np.sqrt(squares / plane.size))
 
 
-def standardise(image: np.ndarray, mean, std, *, pixels: int | None = None) -> np.ndarray:
+def standardise(
+    image: np.ndarray, mean, std, *, pixels: int | None = None, out: np.ndarray | None = None
+) -> np.ndarray:
     """(x − mean) / max(std, 1/√pixels) for each channel (section 2 of the paper's supplement).
 
     image [H, W, C] of any real dtype; mean and std [C] in raw units; `pixels` is the number of
     pixels that the statistics were taken over (default H·W: give it for a crop of a larger field).
-    Returns float32 [H, W, C].
+    Returns float32 [H, W, C]: `out`, contiguous, if it is given.
     """
-    floor = 1.0 / np.sqrt(pixels or image.shape[0] * image.shape[1])
-    offset = np.asarray(mean, np.float32)
-    gain = (1.0 / np.maximum(np.asarray(std, np.float64), floor)).astype(np.float32)
-    # 64-bit raw values need the subtraction in float64; up to 24 bits float32 holds them exactly.
+    height, width, _ = image.shape
+    out = np.empty(image.shape, np.float32) if out is None else out
+    floor = 1.0 / np.sqrt(pixels or height * width)
+    gain = 1.0 / np.maximum(np.asarray(std, np.float64), floor)
+    # Up to 24 bits float32 holds raw values exactly; wider ones are subtracted in float64.
     wide = image.dtype.itemsize > 2 and image.dtype != np.float32
-    if wide:
-        return ((image - np.asarray(mean, np.float64)) * gain).astype(np.float32)
-    out = np.subtract(image, offset, dtype=np.float32)
-    out *= gain
+    dtype = np.float64 if wide else np.float32
+    # Whole rows at a time: an inner loop over three channels costs four times as much.
+    rows, flat = image.reshape(height, -1), out.reshape(height, -1)
+    offset = np.tile(np.asarray(mean, dtype), width)
+    np.subtract(rows, offset, out=flat, dtype=dtype, casting="same_kind")
+    flat *= np.tile(gain.astype(np.float32), width)
     return out
 
 
@@ -53,9 +58,9 @@ class StainScale:
                 "training fields; check the stain channel, or use --stain_scale=dtype"
             )
 
-    def scale(self, stain: np.ndarray) -> np.ndarray:
-        """Raw units (any dtype and shape) → float32, 0 at `low` and 1 at `high`."""
-        out = np.subtract(stain, np.float32(self.low), dtype=np.float32)
+    def scale(self, stain: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
+        """Raw units (any dtype and shape) → float32, 0 at `low` and 1 at `high` (into `out`)."""
+        out = np.subtract(stain, np.float32(self.low), out=out, dtype=np.float32)
         out *= np.float32(1.0 / (self.high - self.low))
         return out
 

@@ -1,14 +1,14 @@
 """Crops to batches with grain: the same for any number of workers, resumable at any step."""
 
-import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import grain
 import numpy as np
 
 from isl_jax.data.crops import Crop, FreshCrops
-from isl_jax.data.samples import NUM_TARGETS, Target, load_crop
+from isl_jax.data.samples import Target, load_crop, sample_shapes
 from isl_jax.data.store import Dataset
 from isl_jax.data.targets import Scale
 
@@ -56,13 +56,16 @@ def training_batches(
         raise ValueError(f"batch size {batch_size} does not divide over {count} processes")
     if not repeat and batch_size > len(crops):
         raise ValueError(f"one epoch of {len(crops)} crops holds no batch of {batch_size}")
-    fetch = _fetcher(dataset, crops, target, distance_scale, distance_unit, cache_bytes)
+    source = _Source(dataset, crops, target, distance_scale, distance_unit)
+    fixed = not isinstance(crops, FreshCrops)
+    if fixed and resident_bytes(dataset, crops, target=target) <= cache_bytes:
+        source = replace(source, resident=_load_all(source))
     order = grain.MapDataset.range(len(crops)).seed(seed)
     order = order.shuffle() if shuffle else order
     order = order.repeat() if repeat else order
     order = order.map_with_index(partial(_with_epoch, len(crops)))
     order = order[index::count].batch(batch_size // count, drop_remainder=True)
-    batches = order.map(partial(_load_batch, fetch, seed if flips else None))
+    batches = order.map(partial(_load_batch, source, seed if flips else None))
     return iter(batches.to_iter_dataset(_read_options(num_workers)))
 
 
@@ -84,10 +87,9 @@ def evaluation_batches(
         raise ValueError(
             f"{dataset.root}: no crop to evaluate; choose a smaller crop or more fields"
         )
-    fetch = _fetcher(dataset, crops, target, distance_scale, distance_unit, 0)
+    source = _Source(dataset, crops, target, distance_scale, distance_unit)
     num_batches = -(-len(crops) // batch_size)
-    load = partial(_load_padded, fetch, len(crops), batch_size)
-    batches = grain.MapDataset.range(num_batches).map(load)
+    batches = grain.MapDataset.range(num_batches).map(partial(_load_padded, source, batch_size))
     return iter(batches.to_iter_dataset(_read_options(num_workers)))
 
 
@@ -100,15 +102,15 @@ def resident_arrays(
     distance_unit: float = 255.0,
 ) -> Batch:
     """All crops at once, for a device that holds the whole set: the arrays of one batch of them."""
-    fetch = _fetcher(dataset, crops, target, distance_scale, distance_unit, 0)
-    return _stack(fetch(0, index) for index in range(len(crops)))
+    source = _Source(dataset, crops, target, distance_scale, distance_unit)
+    return _load_all(source)
 
 
 def resident_bytes(dataset: Dataset, crops: Crops, *, target: Target) -> int:
     """Memory that `resident_arrays` of these crops takes, in bytes."""
-    size = crops.size if isinstance(crops, FreshCrops) else crops[0].size
-    planes = len(dataset.channels) + NUM_TARGETS[target] + 1
-    return len(crops) * size * size * planes * np.dtype(np.float32).itemsize
+    shapes = sample_shapes(dataset, _crop_size(crops), target)
+    pixels = sum(int(np.prod(shape)) for shape in shapes.values())
+    return len(crops) * pixels * np.dtype(np.float32).itemsize
 
 
 def _read_options(num_workers: int) -> grain.ReadOptions:
@@ -120,47 +122,75 @@ def _with_epoch(length: int, position: int, index: int) -> tuple[int, int]:
     return position // length, index
 
 
-def _fetcher(
-    dataset: Dataset, crops: Crops, target: Target, scale: Scale, unit: float, cache_bytes: int
-) -> Callable[[int, int], Batch]:
-    """(epoch, index) → the pixels of that crop, from memory if all of them fit in `cache_bytes`."""
-    load = partial(load_crop, dataset, target=target, distance_scale=scale, distance_unit=unit)
-    if isinstance(crops, FreshCrops):
-        return lambda epoch, index: load(crops.crop(epoch, index))
-    if resident_bytes(dataset, crops, target=target) > cache_bytes:
-        return lambda epoch, index: load(crops[index])
-    samples = [load(crop) for crop in crops]
-    return lambda epoch, index: samples[index]
+@dataclass(frozen=True)
+class _Source:
+    """Where the pixels of a crop come from: the prepared data set, or all crops in memory."""
+
+    dataset: Dataset
+    crops: Crops
+    target: Target
+    distance_scale: Scale
+    distance_unit: float
+    resident: Batch | None = None
+
+    def new_batch(self, count: int) -> Batch:
+        # One large array a batch, filled in place: arrays of single crops would cost more in page
+        # faults than in arithmetic.
+        shapes = sample_shapes(self.dataset, _crop_size(self.crops), self.target)
+        return {key: np.empty((count, *shape), np.float32) for key, shape in shapes.items()}
+
+    def fill(self, epoch: int, index: int, sample: Batch) -> None:
+        if self.resident is not None:
+            for key, array in sample.items():
+                array[:] = self.resident[key][index]
+            return
+        crops = self.crops
+        load_crop(
+            self.dataset,
+            crops.crop(epoch, index) if isinstance(crops, FreshCrops) else crops[index],
+            target=self.target,
+            distance_scale=self.distance_scale,
+            distance_unit=self.distance_unit,
+            out=sample,
+        )
 
 
-def _load_batch(
-    fetch: Callable[[int, int], Batch], seed: int | None, places: tuple[np.ndarray, np.ndarray]
-) -> Batch:
-    samples = []
-    for epoch, index in zip(*map(np.ravel, places), strict=True):
-        sample = fetch(int(epoch), int(index))
-        if seed is not None:
-            rng = np.random.default_rng((seed, int(epoch), int(index)))
-            sample = _oriented(sample, int(rng.integers(8)))
-        samples.append(sample)
-    return _stack(samples)
+def _load_batch(source: _Source, flip_seed: int | None, places: tuple) -> Batch:
+    epochs, indices = (np.ravel(place).tolist() for place in places)
+    batch = source.new_batch(len(indices))
+    for row, (epoch, index) in enumerate(zip(epochs, indices, strict=True)):
+        sample = {key: array[row] for key, array in batch.items()}
+        source.fill(epoch, index, sample)
+        if flip_seed is not None:
+            rng = np.random.default_rng((flip_seed, epoch, index))
+            _orient(sample, int(rng.integers(8)))
+    return batch
 
 
-def _oriented(sample: Batch, orientation: int) -> Batch:
-    """One of the 8 symmetries of the square: quarter turns 0..3, mirrored for 4..7."""
-    turned = {key: np.rot90(value, orientation % 4) for key, value in sample.items()}
-    return {key: value[:, ::-1] if orientation >= 4 else value for key, value in turned.items()}
+def _load_all(source: _Source) -> Batch:
+    count = len(source.crops)
+    return _load_batch(source, None, (np.zeros(count, int), np.arange(count)))
 
 
-def _load_padded(
-    fetch: Callable[[int, int], Batch], length: int, batch_size: int, number: int
-) -> Batch:
-    first = number * batch_size
-    samples = [fetch(0, index) for index in range(first, min(first + batch_size, length))]
-    empty = {key: np.zeros_like(value) for key, value in samples[0].items()}
-    return _stack(itertools.chain(samples, itertools.repeat(empty, batch_size - len(samples))))
+def _orient(sample: Batch, orientation: int) -> None:
+    """One of the 8 symmetries of the square, in place: quarter turns 0..3, mirrored for 4..7."""
+    for array in sample.values():
+        turned = np.rot90(array, orientation % 4)
+        array[:] = (turned[:, ::-1] if orientation >= 4 else turned).copy()
 
 
-def _stack(samples: Iterable[Batch]) -> Batch:
-    samples = list(samples)
-    return {key: np.stack([sample[key] for sample in samples]) for key in samples[0]}
+def _load_padded(source: _Source, batch_size: int, number: int) -> Batch:
+    batch = source.new_batch(batch_size)
+    for row in range(batch_size):
+        index = number * batch_size + row
+        sample = {key: array[row] for key, array in batch.items()}
+        if index < len(source.crops):
+            source.fill(0, index, sample)
+        else:
+            for array in sample.values():
+                array.fill(0)
+    return batch
+
+
+def _crop_size(crops: Crops) -> int:
+    return crops.size if isinstance(crops, FreshCrops) else crops[0].size

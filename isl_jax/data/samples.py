@@ -16,6 +16,17 @@ Target = Literal["stain", "semantic", "distance_and_semantic"]
 NUM_TARGETS = {"stain": 1, "semantic": 1, "distance_and_semantic": 2}
 
 
+Sample = dict[str, np.ndarray]
+
+
+def sample_shapes(dataset: Dataset, size: int, target: Target) -> dict[str, tuple[int, int, int]]:
+    """Shapes [S, S, …] of the arrays of a sample: image, target and weight."""
+    if target not in NUM_TARGETS:
+        raise ValueError(f"target {target!r} is none of {', '.join(NUM_TARGETS)}")
+    planes = {"image": len(dataset.channels), "target": NUM_TARGETS[target], "weight": 1}
+    return {key: (size, size, count) for key, count in planes.items()}
+
+
 def load_crop(
     dataset: Dataset,
     crop: Crop,
@@ -23,44 +34,44 @@ def load_crop(
     target: Target,
     distance_scale: Scale = "normalised",
     distance_unit: float = 255.0,
-) -> dict[str, np.ndarray]:
+    out: Sample | None = None,
+) -> Sample:
     """Pixels of one crop, float32: image [S, S, C], target [S, S, T], weight [S, S, 1].
 
     image: standardised by the statistics of the whole field. target, by name: "stain", scaled to
     0..1 (not clipped); "semantic", 0 or 1; "distance_and_semantic", distance map / distance_unit,
     then semantic. weight: 1, and 0 where the crop reaches past the field (filled by reflection).
+    The arrays of `out`, contiguous, are written to if given.
     """
     field = dataset.field(crop.field)
-    window = (
-        slice(crop.top, min(crop.top + crop.size, field.height)),
-        slice(crop.left, min(crop.left + crop.size, field.width)),
-    )
-    image = standardise(
+    shapes = sample_shapes(dataset, crop.size, target)
+    sample = out or {key: np.empty(shape, np.float32) for key, shape in shapes.items()}
+    height, width = min(crop.size, field.height - crop.top), min(crop.size, field.width - crop.left)
+    window = (slice(crop.top, crop.top + height), slice(crop.left, crop.left + width))
+    inside = sample
+    if (height, width) != (crop.size, crop.size):
+        inside = {k: np.empty((height, width, s[2]), np.float32) for k, s in shapes.items()}
+    standardise(
         dataset.inputs(crop.field)[window],
         field.input_mean,
         field.input_std,
         pixels=field.height * field.width,
+        out=inside["image"],
     )
+    inside["weight"].fill(1)
     if target == "stain":
-        planes = [dataset.stain_scale.scale(dataset.stain_image(crop.field)[window])]
-    elif target in ("semantic", "distance_and_semantic"):
-        planes = [semantic_mask(np.asarray(dataset.labels(crop.field)[window]))]
-        if target == "distance_and_semantic":
-            distance = _crop_distance(dataset, crop.field, window, distance_scale)
-            planes.insert(0, distance / np.float32(distance_unit))
+        stain = dataset.stain_image(crop.field)[window]
+        dataset.stain_scale.scale(stain, out=inside["target"][..., 0])
     else:
-        raise ValueError(f"target {target!r} is none of {', '.join(NUM_TARGETS)}")
-    sample = {
-        "image": image,
-        "target": np.stack(planes, axis=-1),
-        "weight": np.ones((*image.shape[:2], 1), np.float32),
-    }
-    missing = [(0, crop.size - image.shape[axis]) for axis in (0, 1)]
-    if any(after for _, after in missing):
-        pad = [*missing, (0, 0)]
-        sample["image"] = np.pad(sample["image"], pad, mode="reflect")
-        sample["target"] = np.pad(sample["target"], pad, mode="reflect")
-        sample["weight"] = np.pad(sample["weight"], pad)
+        inside["target"][..., -1] = semantic_mask(np.asarray(dataset.labels(crop.field)[window]))
+    if target == "distance_and_semantic":
+        distance = _crop_distance(dataset, crop.field, window, distance_scale)
+        np.divide(distance, np.float32(distance_unit), out=inside["target"][..., 0])
+    if inside is not sample:
+        pad = [(0, crop.size - height), (0, crop.size - width), (0, 0)]
+        sample["image"][:] = np.pad(inside["image"], pad, mode="reflect")
+        sample["target"][:] = np.pad(inside["target"], pad, mode="reflect")
+        sample["weight"][:] = np.pad(inside["weight"], pad)
     return sample
 
 
