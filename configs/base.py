@@ -108,7 +108,7 @@ def study_config(study: str, argument: dict[str, str]) -> ConfigDict:
                 "kind": argument["init"],
                 # isl: workdir of the pretext run.
                 "checkpoint": config_dict.placeholder(str),
-                # imagenet: a local weights file instead of the download.
+                # imagenet: a local weights file instead of the download (or set ISL_JAX_IMAGENET).
                 "weights": config_dict.placeholder(str),
             },
             "target": {

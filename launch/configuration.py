@@ -34,8 +34,14 @@ def configure_jax() -> None:
 
 
 def to_experiment(config: Mapping[str, Any]) -> Experiment:
-    """Build an experiment; `model.compute_dtype=auto` becomes the one that suits the device."""
+    """Build an experiment of a configuration and this machine.
+
+    `model.compute_dtype=auto` becomes the one that suits the device; without `init.weights`, the
+    environment variable ISL_JAX_IMAGENET may name the ImageNet weights file.
+    """
     values = {name: dict(v) if isinstance(v, Mapping) else v for name, v in config.items()}
+    if values["init"]["weights"] is None:
+        values["init"]["weights"] = os.environ.get("ISL_JAX_IMAGENET")
     if values["model"]["compute_dtype"] == "auto":
         on_cpu = jax.default_backend() == "cpu"
         values["model"]["compute_dtype"] = "float32" if on_cpu else "bfloat16"
