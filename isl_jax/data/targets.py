@@ -2,9 +2,9 @@
 
 from typing import Literal
 
-import edt
 import numpy as np
-from scipy import ndimage
+
+from isl_jax.data.distance import scale_peaks, squared_distance
 
 Scale = Literal["normalised", "pixels"]
 
@@ -33,27 +33,25 @@ def distance_map(labels: np.ndarray, scale: Scale = "normalised") -> np.ndarray:
     """
     if scale not in ("normalised", "pixels"):
         raise ValueError(f"distance map scale is {scale!r}; expected 'normalised' or 'pixels'")
-    labels = _checked(labels)
+    labels = _compact(_checked(labels))
     if labels.size == 0:
         return np.zeros(labels.shape, np.float32)
-    distance = edt.edt(np.ascontiguousarray(labels))
-    if np.isinf(distance[0, 0]):
-        distance = edt.edt(np.ascontiguousarray(labels), black_border=True)
+    if np.all(labels == labels[0, 0]):
+        squared = squared_distance(np.pad(labels, 1))[1:-1, 1:-1]
+    else:
+        squared = squared_distance(labels)
+    distance = np.sqrt(squared, dtype=np.float32)
     if scale == "normalised":
-        _normalise(distance, labels)
+        scale_peaks(distance, labels, np.float32(NORMALISED_PEAK))
     return distance
 
 
-def _normalise(distance: np.ndarray, labels: np.ndarray) -> None:
-    """Scale each label's maximum to 255, in place, one bounding box after another."""
-    if labels.max() > labels.size:  # find_objects allocates up to the largest id
-        labels = np.unique(labels, return_inverse=True)[1].reshape(labels.shape)
-    for label, box in enumerate(ndimage.find_objects(labels.astype(np.int32, copy=False)), 1):
-        if box is None:
-            continue
-        inside = labels[box] == label
-        peak = distance[box].max(where=inside, initial=0)
-        np.multiply(distance[box], NORMALISED_PEAK / peak, out=distance[box], where=inside)
+def _compact(labels: np.ndarray) -> np.ndarray:
+    """The same objects as int32 with ids no greater than the number of pixels."""
+    if labels.size and labels.max() > labels.size:
+        ids, labels = np.unique(labels, return_inverse=True)
+        labels += ids[0] > 0  # 0 stays the background, also where there is none
+    return np.ascontiguousarray(labels, dtype=np.int32)
 
 
 def _checked(labels: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from isl_jax.instances.matching import THRESHOLDS, average_precision, match
 
 
 def main(*, peer: bool) -> dict:
-    """Print the table of times in milliseconds, medians of alternating runs; returns them."""
+    """Print the table of processor times, medians of alternating runs; returns the figures."""
     figures = {}
     for size, count in ((512, 20), (1024, 52), (2160, 300), (2160, 700)):
         true = cells(size, count)
@@ -30,7 +30,7 @@ def main(*, peer: bool) -> dict:
         print(f"{size}², {count} objects:")
         ours = row["ours, every score"]
         for name, value in row.items():
-            print(f"    {name:<34}{value:>10.1f} ms{value / ours:>8.1f}×", flush=True)
+            print(f"    {name:<34}{value:>10.1f} CPU ms{value / ours:>8.1f}×", flush=True)
     return figures
 
 

@@ -57,7 +57,8 @@ def test_a_cell_that_fills_the_image_is_bounded_by_its_border():
 
 def test_no_cells_no_distance():
     assert not distance_map(np.zeros((4, 5), int)).any()
-    assert distance_map(np.zeros((0, 5), int)).shape == (0, 5)
+    for shape in ((0, 5), (5, 0)):
+        assert distance_map(np.zeros(shape, int)).shape == shape
 
 
 @pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i4", "u4", "i8", "u8"])
@@ -69,6 +70,22 @@ def test_any_integer_dtype_and_sparse_ids(dtype):
         np.testing.assert_array_equal(distance_map(ids[labels], scale), distance_map(labels, scale))
     np.testing.assert_array_equal(semantic_mask(ids[labels]), labels > 0)
     assert semantic_mask(ids[labels]).dtype == np.float32
+
+
+def test_sparse_ids_without_any_background():
+    labels = np.where(np.indices((6, 6))[0] < 2, 10**9, 2 * 10**9)
+    rows = distance_map(labels, scale="pixels")
+    np.testing.assert_array_equal(rows, np.repeat([[2], [1], [1], [2], [3], [4]], 6, axis=1))
+
+
+def test_cells_of_any_size_are_exact():
+    y, x = np.indices((300, 700))
+    labels = ((y - 140) ** 2 + (x - 330) ** 2 < 250**2).astype(np.uint8)
+    labels[(y - 140) ** 2 + (x - 100) ** 2 < 60**2] = 2
+    for label in (1, 2):
+        expected = distance_transform_edt(labels == label)
+        inside = labels == label
+        np.testing.assert_allclose(distance_map(labels, "pixels")[inside], expected[inside])
 
 
 def test_labels_are_left_as_they_are():
