@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from dataclasses import fields as dataclass_fields
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -51,6 +52,11 @@ class Dataset:
         # Bounded: every open map holds a file descriptor, and data sets have hundreds of fields.
         cached = lru_cache(maxsize=256)(partial(np.load, mmap_mode="r"))
         object.__setattr__(self, "_open", cached)
+
+    def __reduce__(self):
+        # Open maps stay behind: whoever receives a data set opens its own.
+        values = (getattr(self, item.name) for item in dataclass_fields(self) if item.init)
+        return Dataset, tuple(values)
 
     def field(self, name: str) -> Field:
         """The field of that name; ValueError if there is none."""

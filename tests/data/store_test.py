@@ -1,4 +1,5 @@
 import json
+import pickle
 import shutil
 
 import numpy as np
@@ -43,6 +44,13 @@ def test_description_of_the_data_set(dataset):
     pooled = np.concatenate([stain.ravel() for stain in train])
     expected = np.percentile(pooled, (0.1, 99.9))
     assert (dataset.stain_scale.low, dataset.stain_scale.high) == pytest.approx(expected)
+
+
+def test_a_data_set_can_be_sent_to_another_process(dataset):
+    dataset.inputs("a")
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert copy == dataset
+    np.testing.assert_array_equal(copy.inputs("a"), dataset.inputs("a"))
 
 
 def test_select_by_split(dataset):
