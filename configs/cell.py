@@ -8,8 +8,9 @@ Paper: PCC 0.97 ± 0.02; mAP at N=1 0.17 ± 0.1 (ImageNet), 0.33 ± 0.09 (ISL). 
 not public, so these settings have not been run at full size.
 """
 
-from isl_jax.configs import base
 from ml_collections import ConfigDict
+
+from isl_jax.configs import base
 
 
 def get_config(argument: str = "") -> ConfigDict:

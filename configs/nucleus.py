@@ -8,8 +8,9 @@ Paper: PCC 0.95 ± 0.08; IoU at N=1 0.64 ± 0.2 (ImageNet), 0.84 ± 0.1 (ISL). T
 not public, so these settings have not been run at full size.
 """
 
-from isl_jax.configs import base
 from ml_collections import ConfigDict
+
+from isl_jax.configs import base
 
 
 def get_config(argument: str = "") -> ConfigDict:

@@ -98,6 +98,7 @@ class ScheduleSettings:
     b1: float
     b2: float
     clip_norm: float
+    head_rate: float
     checkpoint_every: int
     validate_every: int
     log_every: int

@@ -1,7 +1,9 @@
 """Adam with the schedules that the studies use."""
 
 import dataclasses
+from typing import Any
 
+import jax
 import optax
 
 
@@ -11,6 +13,8 @@ class OptimizerSettings:
 
     `schedule`: `constant` (the paper) or `cosine` (decay to 0 at the last step), both after
     `warmup_steps` of linear warm-up. `clip_norm` bounds the global gradient norm; 0 turns it off.
+    `head_rate` multiplies the learning rate of the two convolutions after an ISL network: they
+    alone start from nothing, and Adam moves a weight by no more than the learning rate a step.
     """
 
     num_steps: int
@@ -20,6 +24,7 @@ class OptimizerSettings:
     b1: float = 0.9
     b2: float = 0.999
     clip_norm: float = 0.0
+    head_rate: float = 1.0
 
 
 def learning_rate_schedule(settings: OptimizerSettings) -> optax.Schedule:
@@ -40,7 +45,13 @@ def learning_rate_schedule(settings: OptimizerSettings) -> optax.Schedule:
 
 def make_optimizer(settings: OptimizerSettings) -> optax.GradientTransformation:
     """Adam (eps 1e-8) under the settings' schedule, with optional gradient clipping."""
-    adam = optax.adam(learning_rate_schedule(settings), b1=settings.b1, b2=settings.b2)
+    parts = [optax.adam(learning_rate_schedule(settings), b1=settings.b1, b2=settings.b2)]
     if settings.clip_norm:
-        return optax.chain(optax.clip_by_global_norm(settings.clip_norm), adam)
-    return adam
+        parts.insert(0, optax.clip_by_global_norm(settings.clip_norm))
+    if settings.head_rate != 1:
+        parts.append(optax.masked(optax.scale(settings.head_rate), _in_head))
+    return optax.chain(*parts)
+
+
+def _in_head(params: Any) -> Any:
+    return jax.tree.map_with_path(lambda path, _: path[0].key == "head", params)

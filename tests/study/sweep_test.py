@@ -80,6 +80,7 @@ def experiment(dataset, study="cell", stage="segment", **changes):
             "b1": 0.9,
             "b2": 0.999,
             "clip_norm": 0.0,
+            "head_rate": 10.0,
             "checkpoint_every": 4,
             "validate_every": 3,
             "log_every": 2,

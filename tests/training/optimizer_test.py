@@ -1,9 +1,11 @@
 """Schedules at the steps that matter."""
 
+import jax
 import numpy as np
+import optax
 import pytest
 
-from isl_jax.training.optimizer import OptimizerSettings, learning_rate_schedule
+from isl_jax.training.optimizer import OptimizerSettings, learning_rate_schedule, make_optimizer
 
 
 def rates(**changes):
@@ -32,3 +34,14 @@ def test_cosine_decays_to_zero_at_the_last_step():
 def test_unknown_schedule_is_refused():
     with pytest.raises(ValueError, match="triangle"):
         rates(schedule="triangle")
+
+
+def test_the_head_may_learn_faster_than_the_rest():
+    params = {"unet": {"kernel": np.zeros(3)}, "head": {"conv1": {"bias": np.zeros(2)}}}
+    settings = OptimizerSettings(num_steps=1, learning_rate=1e-3, head_rate=10.0)
+    optimizer = make_optimizer(settings)
+    gradients = jax.tree.map(np.ones_like, params)
+    updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+    moved = optax.apply_updates(params, updates)
+    np.testing.assert_allclose(moved["unet"]["kernel"], -1e-3, rtol=1e-4)
+    np.testing.assert_allclose(moved["head"]["conv1"]["bias"], -1e-2, rtol=1e-4)
