@@ -29,6 +29,7 @@ def training_batches(
     shuffle: bool = True,
     repeat: bool = True,
     flips: bool = False,
+    intensity: float = 0.0,
     num_workers: int = 0,
     distance_scale: Scale = "normalised",
     distance_unit: float = 255.0,
@@ -40,8 +41,10 @@ def training_batches(
     Every crop comes once an epoch, in an order of its own each epoch; batches run across epoch
     boundaries. What a batch holds depends on (seed, position) only, so any `num_workers` (loading
     threads; numpy releases the interpreter lock) gives the same bytes. `flips` turns and mirrors
-    each crop at random (8 orientations). `shard` (index, count) gives this process its part of the
-    global batch of `batch_size`. Without `repeat` there is one epoch, its last part batch left out.
+    each crop at random (8 orientations); `intensity` is the standard deviation of a random gain
+    (log-normal) and offset of its standardised image, the same for all channels. `shard` (index,
+    count) gives this process its part of the global batch of `batch_size`. Without `repeat` there
+    is one epoch, its last part batch left out.
     The iterator's get_state() and set_state() resume exactly, whatever the number of workers.
 
     See `samples.load_crop` for the targets. Raises ValueError if there are no crops or a batch
@@ -65,7 +68,7 @@ def training_batches(
     order = order.repeat() if repeat else order
     order = order.map_with_index(partial(_with_epoch, len(crops)))
     order = order[index::count].batch(batch_size // count, drop_remainder=True)
-    batches = order.map(partial(_load_batch, source, seed if flips else None))
+    batches = order.map(partial(_load_batch, source, _Augmentation(seed, flips, intensity)))
     return iter(batches.to_iter_dataset(_read_options(num_workers)))
 
 
@@ -155,21 +158,40 @@ class _Source:
         )
 
 
-def _load_batch(source: _Source, flip_seed: int | None, places: tuple) -> Batch:
+@dataclass(frozen=True)
+class _Augmentation:
+    """Random changes of a crop, drawn by (seed, epoch, index)."""
+
+    seed: int
+    flips: bool = False
+    intensity: float = 0.0
+
+    def apply(self, epoch: int, index: int, sample: Batch) -> None:
+        if not (self.flips or self.intensity):
+            return
+        rng = np.random.default_rng((self.seed, epoch, index))
+        orientation = int(rng.integers(8))
+        if self.flips:
+            _orient(sample, orientation)
+        if self.intensity:
+            gain, offset = rng.normal(0, self.intensity, 2)
+            sample["image"] *= np.float32(np.exp(gain))
+            sample["image"] += np.float32(offset)
+
+
+def _load_batch(source: _Source, augmentation: _Augmentation, places: tuple) -> Batch:
     epochs, indices = (np.ravel(place).tolist() for place in places)
     batch = source.new_batch(len(indices))
     for row, (epoch, index) in enumerate(zip(epochs, indices, strict=True)):
         sample = {key: array[row] for key, array in batch.items()}
         source.fill(epoch, index, sample)
-        if flip_seed is not None:
-            rng = np.random.default_rng((flip_seed, epoch, index))
-            _orient(sample, int(rng.integers(8)))
+        augmentation.apply(epoch, index, sample)
     return batch
 
 
 def _load_all(source: _Source) -> Batch:
     count = len(source.crops)
-    return _load_batch(source, None, (np.zeros(count, int), np.arange(count)))
+    return _load_batch(source, _Augmentation(0), (np.zeros(count, int), np.arange(count)))
 
 
 def _orient(sample: Batch, orientation: int) -> None:

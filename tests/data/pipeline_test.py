@@ -125,6 +125,20 @@ def test_flips_are_the_eight_symmetries_applied_alike_to_image_and_target(datase
     assert len(seen) == 8
 
 
+def test_intensity_is_one_gain_and_offset_a_crop_and_leaves_targets_alone(dataset, crops):
+    options = {"shuffle": False, "batch_size": 6, "target": "semantic"}
+    (plain,) = take(all_variants(dataset, crops, **options), 1)
+    (changed,) = take(all_variants(dataset, crops, intensity=0.2, **options), 1)
+    np.testing.assert_array_equal(plain["target"], changed["target"])
+    gains = set()
+    for before, after in zip(plain["image"], changed["image"], strict=True):
+        gain, offset = np.polyfit(before.ravel(), after.ravel(), 1)
+        np.testing.assert_allclose(after, gain * before + offset, atol=1e-4)
+        assert 0.4 < gain < 2.5 and abs(offset) < 1
+        gains.add(round(float(gain), 6))
+    assert len(gains) == 6
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_evaluation_gives_every_crop_once_and_pads_the_last_batch(dataset, crops, workers):
     batches = list(
