@@ -12,6 +12,7 @@ import pkgutil
 from pathlib import Path
 
 from absl import flags
+
 from isl_jax.launch import benchmarks
 from isl_jax.launch.command import command
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from isl_jax.launch.command import command
-from isl_jax.launch.configuration import configure_jax
 
 from isl_jax.data.store import open_dataset
+from isl_jax.launch.command import command
+from isl_jax.launch.configuration import configure_jax
 from isl_jax.study.evaluate import evaluate_labels, evaluate_run
 from isl_jax.study.records import evaluation_folder
 

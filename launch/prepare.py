@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 from absl import flags
-from isl_jax.launch.command import command
 from tqdm import tqdm
 
 from isl_jax.data import splits
@@ -26,6 +25,7 @@ from isl_jax.data.checks import check_fields, load_field
 from isl_jax.data.discovery import match_files
 from isl_jax.data.layouts import PRESETS, STUDIES, Layout, Role, load_layout, parse_roles
 from isl_jax.data.preparation import prepare
+from isl_jax.launch.command import command
 
 _SOURCE = flags.DEFINE_string("source", None, "Folder with the raw files (searched recursively).")
 _OUT = flags.DEFINE_string("out", None, "Folder to write; it must not exist.")

@@ -9,8 +9,8 @@ network; the figures lie beside it as PNG and SVG, the tables as CSV. The table 
 from pathlib import Path
 
 from absl import flags
-from isl_jax.launch.command import command
 
+from isl_jax.launch.command import command
 from isl_jax.study.report import write_report
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a sweep, or of several sweeps.")

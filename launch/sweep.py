@@ -13,10 +13,10 @@ import sys
 from pathlib import Path
 
 from absl import flags
-from isl_jax.launch.command import command
-from isl_jax.launch.configuration import configure_jax, find_packaged_config, to_experiment
 from ml_collections import ConfigDict, config_flags
 
+from isl_jax.launch.command import command
+from isl_jax.launch.configuration import configure_jax, find_packaged_config, to_experiment
 from isl_jax.study.experiment import Experiment
 from isl_jax.study.sweep import Grid, run_sweep
 from isl_jax.training.loop import InterruptedTrainingError

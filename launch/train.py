@@ -15,10 +15,10 @@ import sys
 from pathlib import Path
 
 from absl import flags
-from isl_jax.launch.command import command
-from isl_jax.launch.configuration import configure_jax, find_packaged_config, to_experiment
 from ml_collections import config_flags
 
+from isl_jax.launch.command import command
+from isl_jax.launch.configuration import configure_jax, find_packaged_config, to_experiment
 from isl_jax.study.experiment import run_experiment
 from isl_jax.training.loop import InterruptedTrainingError
 
