@@ -15,13 +15,9 @@ from isl_jax.data.crops import NO_MARGIN, Margin
 from isl_jax.data.store import Dataset, Field
 from isl_jax.inference.model import Prediction, load_model
 from isl_jax.study.records import evaluation_folder
-from isl_jax.study.scoring import Metric, Summary, Window, evaluate_fields
+from isl_jax.study.scoring import METRIC_TARGETS, Metric, Summary, Window, evaluate_fields
 
-_METRICS: Mapping[str, Metric] = {
-    "stain": "pcc",
-    "semantic": "iou",
-    "distance_and_semantic": "map",
-}
+_METRICS: Mapping[str, Metric] = {target: metric for metric, target in METRIC_TARGETS.items()}
 
 
 def evaluate_run(

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from tqdm import tqdm
 
-from isl_jax.data.crops import Crop, Rule, fixed_crops
+from isl_jax.data.crops import Crop, Target, fixed_crops, keep_rule
 from isl_jax.data.store import Dataset, Field
 from isl_jax.inference.model import Prediction
 from isl_jax.instances.matching import THRESHOLDS, match
@@ -28,6 +28,13 @@ from isl_jax.study.statistics import Score, mean_std
 
 Metric = Literal["pcc", "iou", "map"]
 Window = tuple[slice, slice]
+
+# What a network learns, by the score that it is judged by.
+METRIC_TARGETS: Mapping[Metric, Target] = {
+    "pcc": "stain",
+    "iou": "semantic",
+    "map": "distance_and_semantic",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +130,7 @@ def evaluate_fields(
             f"{dataset.root}: no field of split {split!r} has "
             f"{'a stain' if needs_stain else 'labels'} to score against"
         )
-    rule = _crop_rule(metric, dataset.study)
+    rule = keep_rule(METRIC_TARGETS[metric], dataset.study)
     crops, dropped = fixed_crops(dataset, fields, rule=rule, **crop_options)
     truth_of = dataset.stain_image if needs_stain else dataset.labels
     by_crop: list[Row] = []
@@ -158,15 +165,6 @@ def evaluate_fields(
 def _means(rows: Sequence[Row]) -> dict[str, Score]:
     names = [name for name in (rows[0] if rows else ()) if name not in ID_COLUMNS]
     return {name: mean_std([row[name] for row in rows]) for name in names}
-
-
-def _crop_rule(metric: Metric, study: str) -> Rule:
-    """Which crops count: those that hold what is scored on them (section 2)."""
-    if metric == "pcc":
-        # "At least one nucleus". A stain of whole cells covers the image: no background to rise
-        # above, and no crop without signal.
-        return "stain_signal" if study == "nucleus" else "any"
-    return "foreground" if metric == "iou" else "any_label"
 
 
 def _slices(crop: Crop) -> Window:
