@@ -21,7 +21,7 @@ from absl import flags
 from tqdm import tqdm
 
 from isl_jax.data import splits
-from isl_jax.data.checks import check_fields, load_field
+from isl_jax.data.checks import CheckedField, check_field, check_fields, load_field
 from isl_jax.data.discovery import match_files
 from isl_jax.data.layouts import PRESETS, STUDIES, Layout, Role, load_layout, parse_roles
 from isl_jax.data.preparation import prepare
@@ -60,19 +60,16 @@ def main() -> int | None:
         raise ValueError("no --source: give the folder with the raw files")
     layout = _layout()
     fields, unmatched = match_files(Path(_SOURCE.value), layout, exclude=_EXCLUDE.value)
-    with _bar("check", len(fields)) as bar:
-        checked = check_fields(fields, layout, on_field=bar.update)
-    split_of, split_record = _split({item.raw.name: item.raw.group for item in checked})
+    split_of, split_record = _split({field.name: field.group for field in fields})
     if _DRY_RUN.value:
-        _print_table(checked, layout, split_of)
-        for path in unmatched:
-            print(f"not used: {path}")
-        return None
+        return _dry_run(fields, unmatched, layout, split_of)
     if _OUT.value is None:
         raise ValueError("no --out: give the folder to write, or --dry_run to look only")
     out = Path(_OUT.value)
     if out.exists() and not _OVERWRITE.value:
         raise ValueError(f"{out}: exists already; choose another --out, or give --overwrite")
+    with _bar("check", len(fields)) as bar:
+        checked = check_fields(fields, layout, on_field=bar.update)
     new = out.with_name(f".{out.name}.new") if out.exists() else out
     shutil.rmtree(new, ignore_errors=True)
     with _bar("prepare", len(split_of)) as bar:
@@ -130,29 +127,54 @@ def _split(groups: dict[str, str]) -> tuple[dict[str, str], dict]:
     return splits.split_by_fraction(groups, **fractions), {"method": "fraction", **fractions}
 
 
-def _print_table(checked, layout: Layout, split_of: dict[str, str]) -> None:
+def _dry_run(fields, unmatched, layout: Layout, split_of: dict[str, str]) -> int:
+    """Print the table of what was matched, all faults found, and the files left over."""
     rows = [("field", "group", "split", "channel", "shape", "dtype", "range", "saturated", "files")]
-    for item in checked:
-        inputs, stain, labels = load_field(item, layout, binning=_BIN.value)
-        planes = [(name, inputs[..., c]) for c, name in enumerate(item.channels)]
-        if stain is not None and layout.stain is not None:
-            planes.append((f"{layout.stain} (stain)", stain))
-        if labels is not None:
-            planes.append((f"{item.label_channel} (labels)", labels))
-        name, group = item.raw.name, item.raw.group
-        split = split_of.get(name, "left out")
-        num_files = str(sum(map(len, item.raw.files.values())))
-        for channel, plane in planes:
-            size = f"{plane.shape[0]}×{plane.shape[1]}"
-            extent, saturated = f"{plane.min():g}..{plane.max():g}", _saturated(plane, channel)
-            rows.append((name, group, split, channel, size,
-                         str(plane.dtype), extent, saturated, num_files))  # fmt: skip
-            name = group = split = num_files = ""
+    faults = []
+    with _bar("look", len(fields)) as bar:
+        for field in fields:
+            try:
+                rows += _rows(check_field(field, layout), layout, split_of)
+            except (ValueError, OSError) as error:
+                faults.append(f"fault: {error}")
+            bar.update()
+    if not faults:
+        try:
+            check_fields(fields, layout)
+        except ValueError as error:  # fields that are sound, but do not fit together
+            faults.append(f"fault: {error}")
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print(
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         )
+    for line in [*faults, *(f"not used: {path}" for path in unmatched)]:
+        print(line)
+    return 1 if faults else 0
+
+
+def _rows(item: CheckedField, layout: Layout, split_of: dict[str, str]) -> list[tuple[str, ...]]:
+    """Table rows of one field: a plane each, the field's own columns in the first."""
+    inputs, stain, labels = load_field(item, layout, binning=_BIN.value)
+    planes = [(name, inputs[..., c]) for c, name in enumerate(item.channels)]
+    if stain is not None:
+        planes.append((f"{layout.stain} (stain)", stain))
+    if labels is not None:
+        planes.append((f"{item.label_channel} (labels)", labels))
+    num_files = str(sum(map(len, item.raw.files.values())))
+    first = (item.raw.name, item.raw.group, split_of.get(item.raw.name, "left out"))
+    return [
+        (
+            *(first if number == 0 else ("", "", "")),
+            channel,
+            f"{plane.shape[0]}×{plane.shape[1]}",
+            str(plane.dtype),
+            f"{plane.min():g}..{plane.max():g}",
+            _saturated(plane, channel),
+            num_files if number == 0 else "",
+        )
+        for number, (channel, plane) in enumerate(planes)
+    ]
 
 
 def _saturated(plane: np.ndarray, channel: str) -> str:

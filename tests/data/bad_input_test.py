@@ -31,11 +31,12 @@ def attempt(source: Path, out: Path, **changes) -> None:
     split = changes.pop("split", lambda groups: dict.fromkeys(groups, "train"))
     exclude = changes.pop("exclude", None)
     stain_scale = changes.pop("stain_scale", "percentile")
+    workers = changes.pop("workers", 1)
     layout = load_layout(preset) if preset else layout_from_options(OPTIONS | changes)
     fields, _ = match_files(source, layout, exclude=exclude)
     checked = check_fields(fields, layout)
     split_of = split({field.name: field.group for field in fields})
-    prepare(checked, layout, split_of, out, stain_scale=stain_scale)
+    prepare(checked, layout, split_of, out, stain_scale=stain_scale, workers=workers)
 
 
 def rewrite(name: str, image, **options) -> Callable[[Path], object]:
@@ -292,6 +293,14 @@ def test_a_fault_in_the_last_field_is_found_before_the_first_is_converted(
     monkeypatch.setattr("isl_jax.data.preparation.load_field", pytest.fail)
     with pytest.raises(ValueError, match="field 'c' has no 'bright'"):
         attempt(raw, tmp_path / "out")
+
+
+def test_a_fault_that_a_process_finds_is_one_line_too(raw, tmp_path):
+    tifffile.imwrite(raw / "b_bright.tif", GREY * 0 + 7)
+    with pytest.raises(ValueError, match=r"b_bright.tif: every pixel is 7") as caught:
+        attempt(raw, tmp_path / "out", workers=2)
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["raw"]
 
 
 def test_a_field_without_labels_is_no_fault(raw, tmp_path):

@@ -5,7 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 
 from isl_jax.data.store import open_dataset
 from tests.data.conftest import write_raw
@@ -41,6 +43,18 @@ def test_dry_run_prints_the_table_and_writes_nothing(folder):
     assert lines[1].split()[:2] == ["w1", "f1"] and "40×50" in lines[1] and "uint16" in lines[1]
     assert lines[-1] == "not used: raw/overview.tif"
     assert [path.name for path in folder.iterdir()] == ["raw"]
+
+
+def test_dry_run_lists_all_faults_at_once(folder):
+    (folder / "raw" / "w1 f2_phase.tif").unlink()
+    tifffile.imwrite(folder / "raw" / "w3 f1_dapi.tif", np.zeros((40, 50), np.uint16))
+    ended = prepare("--source=raw", "--dry_run", *ROLES, cwd=folder)
+    assert ended.returncode == 1 and not ended.stderr
+    faults = [line for line in ended.stdout.splitlines() if line.startswith("fault: ")]
+    assert len(faults) == 2
+    assert "field 'w1 f2' has no 'phase' image" in faults[0]
+    assert "w3 f1_dapi.tif: every pixel is 0" in faults[1]
+    assert "w2 f1" in ended.stdout
 
 
 def test_the_flags_end_in_the_data_set(folder):
