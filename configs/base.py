@@ -9,6 +9,8 @@ A study's file calls `study_config` with the text after the colon of `--config=F
 Any key can be overridden on the command line, `--config.train.num_steps=2000`.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict, config_dict
 
 STAGES = ("pretrain", "segment")
@@ -35,8 +37,10 @@ def parse_argument(text: str, **defaults: str) -> dict[str, str]:
     return values
 
 
-def _train(num_steps: int, learning_rate: float) -> ConfigDict:
-    return ConfigDict(
+def _train(
+    num_steps: int, learning_rate: float, changes: dict[str, Any] | None = None
+) -> ConfigDict:
+    config = ConfigDict(
         {
             # Crops per update over all devices. Paper's code: 10.
             "batch_size": 10,
@@ -66,10 +70,21 @@ def _train(num_steps: int, learning_rate: float) -> ConfigDict:
             "keep": "best",
         }
     )
+    config.update(changes or {})
+    return config
 
 
-def study_config(study: str, argument: dict[str, str]) -> ConfigDict:
-    """Configuration of one stage of `study`; of both when the argument names no stage."""
+def study_config(
+    study: str,
+    argument: dict[str, str],
+    *,
+    pretrain: dict[str, Any] | None = None,
+    segment: dict[str, Any] | None = None,
+) -> ConfigDict:
+    """Configuration of one stage of `study`; of both when the argument names no stage.
+
+    `pretrain` and `segment` replace values of the stages' `train`.
+    """
     stage = argument["stage"]
     config = ConfigDict(
         {
@@ -132,14 +147,12 @@ def study_config(study: str, argument: dict[str, str]) -> ConfigDict:
                 # annotated training images for the highest mAP.
                 "h": "auto",
             },
-            "train": _train(2000, 1e-3),
+            "train": _train(2000, 1e-3, segment),
         }
     )
-    pretrain = _train(20_000, 1e-3)
     if stage == "pretrain":
-        config.train = pretrain
-        # The pretext task starts from ImageNet, as in the paper, unless told otherwise.
+        config.train = _train(20_000, 1e-3, pretrain)
         config.num_annotated = 0
     elif not stage:
-        config.pretrain = pretrain
+        config.pretrain = _train(20_000, 1e-3, pretrain)
     return config

@@ -30,24 +30,15 @@ def test_help_explains_and_succeeds(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--workdir=W"], ["--config"]),
         ([f"--config={CELL}", "--workdir=W"], ["stage", "pretrain"]),
         ([f"--config={CELL}:pretrane", "--workdir=W"], ["pretrane", "pretrain, segment"]),
-        ([f"--config={CELL}:segment,inits=isl", "--workdir=W"], ["inits=isl", "init"]),
-        ([f"--config={CELL}:segment,n=0", "--workdir=W"], ["n=0", "1 or more"]),
         (
             [f"--config={CELL}:pretrain", "--config.train.num_step=3", "--workdir=W"],
             ["num_step", "num_steps"],
         ),
-        (["--config=missing.py:pretrain", "--workdir=W"], ["missing.py"]),
-        ([f"--config={CELL}:pretrain", "--workdir=W"], ["data.root", "isl-prepare"]),
         (
             [f"--config={CELL}:pretrain", "--config.data.root=no/such", "--workdir=W"],
             ["no/such", "no such folder"],
-        ),
-        (
-            [f"--config={CELL}:segment,init=isl", "--config.data.root=.", "--workdir=W"],
-            ["init.checkpoint"],
         ),
         ([f"--config={CELL}:pretrain", "--workdir", "W", "stray"], ["stray"]),
     ],
