@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from tqdm import tqdm
 
-from isl_jax.data.crops import Crop, Target, fixed_crops, keep_rule
+from isl_jax.data.crops import Crop, fixed_crops, keep_rule
 from isl_jax.data.store import Dataset, Field
 from isl_jax.inference.model import Prediction
 from isl_jax.instances.matching import THRESHOLDS, match
@@ -30,7 +30,7 @@ Metric = Literal["pcc", "iou", "map"]
 Window = tuple[slice, slice]
 
 # What a network learns, by the score that it is judged by.
-METRIC_TARGETS: Mapping[Metric, Target] = {
+METRIC_TARGETS: Mapping[Metric, str] = {
     "pcc": "stain",
     "iou": "semantic",
     "map": "distance_and_semantic",
