@@ -10,26 +10,38 @@ from numba import njit
 _NEVER = -(1 << 40)
 
 
-@njit(cache=True, nogil=True)
-def flood(levels, labels, width):
+def flood(levels: np.ndarray, labels: np.ndarray, width: int) -> None:
     """Watershed from the highest level down, 4-connected, in place of `labels`.
 
     levels: int32, padded. labels: int32, padded: −1 outside the mask, 0 to be flooded, ids > 0
-    at the markers, which are regional maxima. Pixels leave a queue ordered by depth (~level),
-    then by time of entry, and pass their label on to neighbours without one. All marker pixels
-    enter at time 0; what tells those of one depth apart is how scikit-image's binary heap happens
-    to hold them. So that heap is re-enacted, but only down to the last depth where it matters;
-    below, the times of entry are distinct and a queue of buckets does the same faster.
+    at the markers, which are regional maxima; width: padded row length. Pixels leave a queue
+    ordered by depth (~level), then by time of entry, and pass their label on to neighbours without
+    one. All marker pixels enter at time 0; what tells those of one depth apart is how
+    scikit-image's binary heap happens to hold them. So that heap is re-enacted, but only down to
+    the last depth where it matters; below, the times of entry are distinct and a queue of buckets
+    does the same faster.
     """
+    entries = np.sort(_active_markers(levels, labels, width))
+    contested = _last_contested_depth(levels, labels, width, entries)
+    if contested == _NEVER:
+        entered = (entries & 0xFFFFFFFF).astype(np.int32)
+    else:
+        keys, pixels = _flood_by_heap(levels, labels, width, contested)
+        entered = pixels[np.argsort(keys)]
+    _flood_by_buckets(levels, labels, width, entered)
+
+
+@njit(cache=True, nogil=True)
+def _flood_by_heap(levels, labels, width, contested):
+    """Flood down to the contested depth; returns the keys and pixels that are still queued."""
     capacity = 1
     for label in labels:
         capacity += label >= 0
     keys = np.empty(capacity, np.int64)
     pixels = np.empty(capacity, np.int32)
-    contested = _last_contested_depth(levels, labels, width)
     size, age = 0, np.int64(0)
     for i in range(len(labels)):
-        if labels[i] > 0 and (contested != _NEVER or _active(labels, width, i)):
+        if labels[i] > 0:
             _push(keys, pixels, size, np.int64(~levels[i]) << 32, i)
             size += 1
     while size > 0 and keys[0] >> 32 <= contested:
@@ -42,8 +54,7 @@ def flood(levels, labels, width):
                 age += 1
                 _push(keys, pixels, size, (max(np.int64(~levels[j]), depth) << 32) | age, j)
                 size += 1
-    order = np.argsort(keys[:size])
-    _flood_by_buckets(levels, labels, width, pixels[:size][order])
+    return keys[:size], pixels[:size]
 
 
 @njit(cache=True, nogil=True)
@@ -119,64 +130,61 @@ def _bucket_table(levels, labels, entered):
     return first, fold
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 def _bucket(first, fold, depth):
     k = (depth >> 16) + (1 << 15)
     return first[k] + ((depth & 0xFFFF) >> fold[k])
 
 
 @njit(cache=True, nogil=True)
-def _last_contested_depth(levels, labels, width):
-    """Greatest depth at which the order of tied marker pixels can matter; below all, if none.
+def _active_markers(levels, labels, width):
+    """Marker pixels that have a neighbour to pass their label on to: depth << 32 | pixel."""
+    entries = np.empty(len(labels), np.int64)
+    count = 0
+    for i in range(len(labels)):
+        if labels[i] > 0:
+            for j in (i - width, i - 1, i + 1, i + width):
+                if labels[j] == 0:
+                    entries[count] = (np.int64(~levels[i]) << 32) | i
+                    count += 1
+                    break
+    return entries[:count]
+
+
+@njit(cache=True, nogil=True)
+def _last_contested_depth(levels, labels, width, entries):
+    """Greatest depth at which the order of tied marker pixels can matter, or `_NEVER`.
 
     It can where tied pixels could both label one neighbour, or where they pass their labels on to
     neighbours that tie again; else the neighbours' depths settle all that follows.
     """
-    active = [np.int64(0) for _ in range(0)]
-    for i in range(len(labels)):
-        if labels[i] > 0 and _active(labels, width, i):
-            active.append((np.int64(~levels[i]) << 32) | i)
-    active = np.sort(np.array(active))
-    stop = len(active)
+    stop = len(entries)
     while stop > 0:
-        depth = active[stop - 1] >> 32
+        depth = entries[stop - 1] >> 32
         start = stop - 1
-        while start > 0 and active[start - 1] >> 32 == depth:
+        while start > 0 and entries[start - 1] >> 32 == depth:
             start -= 1
-        if stop - start > 1 and _contested(levels, labels, width, active[start:stop]):
-            return depth
+        for a in range(start + 1, stop):
+            for b in range(start, a):
+                if _contest(
+                    levels, labels, width, entries[a] & 0xFFFFFFFF, entries[b] & 0xFFFFFFFF
+                ):
+                    return depth
         stop = start
     return np.int64(_NEVER)
 
 
 @njit(cache=True, nogil=True)
-def _contested(levels, labels, width, tied):
-    depths = np.empty(4 * len(tied), np.int64)
-    claims = np.empty(4 * len(tied), np.int64)
-    count = 0
-    for entry in tied:
-        i = entry & 0xFFFFFFFF
-        for j in (i - width, i - 1, i + 1, i + width):
-            if labels[j] == 0:
-                depths[count] = ~levels[j]
-                claims[count] = (np.int64(labels[i]) << 32) | j
-                count += 1
-    order = np.argsort(depths[:count])
-    for k in range(1, count):
-        a, b = order[k - 1], order[k]
-        if depths[a] == depths[b] and claims[a] != claims[b]:
-            return True
+def _contest(levels, labels, width, a, b):
+    for i in (a - width, a - 1, a + 1, a + width):
+        for j in (b - width, b - 1, b + 1, b + width):
+            tied = labels[i] == 0 and labels[j] == 0 and levels[i] == levels[j]
+            if tied and (i != j or labels[a] != labels[b]):
+                return True
     return False
 
 
-@njit(cache=True, nogil=True, inline="always")
-def _active(labels, width, i):
-    return (
-        labels[i - width] == 0 or labels[i - 1] == 0 or labels[i + 1] == 0 or labels[i + width] == 0
-    )
-
-
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 def _push(keys, pixels, place, key, pixel):
     """Let a new entry rise from the heap's end, `place`, while its parent's key is greater."""
     while place > 0:
@@ -190,7 +198,7 @@ def _push(keys, pixels, place, key, pixel):
     pixels[place] = pixel
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 def _pop(keys, pixels, size):
     """Remove the first entry; the last one, at `size`, takes its place and sinks.
 

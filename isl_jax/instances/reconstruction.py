@@ -74,42 +74,44 @@ def reconstruct(seed, ceiling, width):
                         count += 1
 
 
-@njit(cache=True, nogil=True)
-def regional_maxima(levels, mask):
+def regional_maxima(levels: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, int]:
     """Number the 8-connected regional maxima of `levels` that reach into the mask.
 
-    mask: bool [H, W]. Returns (labels, count): labels int32, padded: −1 outside the mask, in it
-    the ids 1..count of the maxima, in the order of their first pixels in or out of the mask, and
-    0 elsewhere. A constant image has no maximum.
+    levels: padded; mask: bool [H, W]. Returns (labels, count): labels int32, padded: −1 outside the
+    mask, in it the ids 1..count of the maxima, in the order of their first pixels in or out of the
+    mask, and 0 elsewhere. A constant image has no maximum.
     """
-    height, width = mask.shape[0], mask.shape[1] + 2
-    labels = np.full(len(levels), -1, np.int32)
-    for y in range(height):
-        for x in range(width - 2):
-            if mask[y, x]:
-                labels[(y + 1) * width + x + 1] = 0
+    labels = np.pad(mask, 1).astype(np.int32).ravel() - 1
+    first_pixel = _number_maxima(levels, labels, mask.shape[1] + 2)
+    order = np.argsort(first_pixel)
+    if np.any(order[1:] < order[:-1]):
+        # A maximum may be met after its first pixel, where that lies outside the mask.
+        id_of = np.empty(len(order) + 2, np.int32)
+        id_of[0], id_of[-1] = 0, -1
+        id_of[order + 1] = np.arange(1, len(order) + 1)
+        labels = id_of[labels]
+    return labels, len(order)
+
+
+@njit(cache=True, nogil=True)
+def _number_maxima(levels, labels, width):
+    """Write the maxima's ids into `labels`, in the order they are met; returns first pixels."""
+    num_pixels = (len(labels) // width - 2) * (width - 2)
     state = _below_a_neighbour(levels.reshape(-1, width))
     plateau = np.empty(len(levels), np.int32)
-    first_pixel = np.empty(max(mask.size, 1), np.int32)
+    first_pixel = np.empty(num_pixels, np.int32)
     count = 0
     for start in range(width + 1, len(levels) - width - 1):
         if labels[start] != 0 or state[start]:
             continue
         size = _plateau(levels, width, start, state, plateau)
-        if 0 < size < mask.size:
+        if 0 < size < num_pixels:
             first_pixel[count] = plateau[:size].min()
             count += 1
             for i in plateau[:size]:
                 if labels[i] == 0:
                     labels[i] = count
-    # A maximum may be met after its first pixel, where that lies outside the mask.
-    id_of = np.zeros(count + 1, np.int32)
-    id_of[1 + np.argsort(first_pixel[:count])] = np.arange(1, count + 1)
-    if not np.all(id_of[1:] > id_of[:-1]):
-        for i in range(len(labels)):
-            if labels[i] > 0:
-                labels[i] = id_of[labels[i]]
-    return labels, count
+    return first_pixel[:count]
 
 
 @njit(cache=True, nogil=True)
