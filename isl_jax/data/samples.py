@@ -1,15 +1,12 @@
 """Pixels of a crop: the image as the network sees it, the target, and the weight of each pixel."""
 
-from functools import lru_cache
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from scipy import ndimage
 
 from isl_jax.data.crops import Crop
 from isl_jax.data.normalisation import standardise
-from isl_jax.data.store import LABELS, Dataset
+from isl_jax.data.store import Dataset
 from isl_jax.data.targets import Scale, distance_map, semantic_mask
 
 Target = Literal["stain", "semantic", "distance_and_semantic"]
@@ -80,7 +77,7 @@ def _crop_distance(
 ) -> np.ndarray:
     """Distance map of the whole field, computed only where the crop's cells reach: exact."""
     labels = dataset.labels(name)
-    ids, boxes = _cell_boxes(dataset.path(name, LABELS))
+    ids, boxes = dataset.label_boxes(name)
     inside = boxes[np.isin(ids, np.unique(labels[window]))]
     (top, bottom), (left, right) = ((side.start, side.stop) for side in window)
     if len(inside):
@@ -92,14 +89,3 @@ def _crop_distance(
     distance = distance_map(np.asarray(labels[top:bottom, left:right]), scale=scale)
     rows, columns = window
     return distance[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
-
-
-@lru_cache(maxsize=1024)
-def _cell_boxes(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Label ids [n] and their bounding boxes [n, 4] (top, bottom, left, right; ends exclusive)."""
-    ids, compact = np.unique(np.load(path, mmap_mode="r"), return_inverse=True)
-    # Compact ids: find_objects allocates a slot for every number up to the largest.
-    first = 0 if ids[0] > 0 else 1
-    found = ndimage.find_objects(compact.reshape(-1, compact.shape[-1]) + (1 - first))
-    boxes = [(r.start, r.stop, c.start, c.stop) for r, c in found]
-    return ids[first:], np.array(boxes, int).reshape(-1, 4)

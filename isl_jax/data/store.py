@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from dataclasses import fields as dataclass_fields
 from functools import lru_cache, partial
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
+from scipy import ndimage
 
 from isl_jax.data.normalisation import StainScale, standardise
 from isl_jax.data.splits import SPLITS
@@ -45,13 +47,22 @@ class Dataset:
     fields: tuple[Field, ...]
     pixel_size: float | None = None
     _by_name: dict = field(init=False, repr=False, compare=False, default_factory=dict)
+    _boxes: dict = field(init=False, repr=False, compare=False, default_factory=dict)
     _open: Callable = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self._by_name.update({item.name: item for item in self.fields})
         # Bounded: every open map holds a file descriptor, and data sets have hundreds of fields.
         cached = lru_cache(maxsize=256)(partial(np.load, mmap_mode="r"))
-        object.__setattr__(self, "_open", cached)
+        lock = Lock()
+
+        def open_array(path: Path) -> np.ndarray:
+            # One thread at a time: numpy parses the header with `ast`, and CPython 3.11 raises
+            # "AST constructor recursion depth mismatch" when two threads do so at once.
+            with lock:
+                return cached(path)
+
+        object.__setattr__(self, "_open", open_array)
 
     def __reduce__(self):
         # Open maps stay behind: whoever receives a data set opens its own.
@@ -84,6 +95,15 @@ class Dataset:
             raise ValueError(f"{self.root}: field {name!r} has no label image")
         return self._open(self.path(name, LABELS))
 
+    def label_boxes(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Label ids [n] and their bounding boxes [n, 4]: top, bottom, left, right, ends exclusive.
+
+        Computed once and kept.
+        """
+        if name not in self._boxes:
+            self._boxes[name] = _bounding_boxes(self.labels(name))
+        return self._boxes[name]
+
     def standardised(self, name: str) -> np.ndarray:
         """Label-free planes of a whole field, standardised: float32 [H, W, C]."""
         item = self.field(name)
@@ -100,6 +120,15 @@ class Dataset:
             and (item.has_stain or not stain)
             and (item.has_labels or not labels)
         )
+
+
+def _bounding_boxes(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    ids, compact = np.unique(labels, return_inverse=True)
+    # Compact ids, 0 for background: find_objects allocates a slot for every number up to the last.
+    background = int(ids[0] == 0)
+    found = ndimage.find_objects(compact.reshape(labels.shape) + (1 - background))
+    boxes = [(rows.start, rows.stop, columns.start, columns.stop) for rows, columns in found]
+    return ids[background:], np.array(boxes, int).reshape(-1, 4)
 
 
 def open_dataset(root: Path | str) -> Dataset:
