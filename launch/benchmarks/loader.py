@@ -45,7 +45,7 @@ def main(*, peer: bool) -> dict:
             "torch, 2 workers, memory-mapped": _torch_workers,
             "torch, 2 workers, our load_crop": _torch_our_crops,
         }
-    figures = {}
+    figures: dict[str, dict] = {}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         _write_store(root, NUM_FIELDS)
