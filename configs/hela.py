@@ -20,5 +20,7 @@ def get_config(argument: str = "") -> ConfigDict:
         pretrain=_SHORT | {"num_steps": 300},
         segment=_SHORT | {"num_steps": 150},
     )
-    config.data.crop_size = 192
+    config.data.crop_size = 128
+    # As much of each image as five crops of 512 hold of one of the paper's.
+    config.data.crops_per_image = 10
     return config

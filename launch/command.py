@@ -31,7 +31,9 @@ def _parse(argv: list[str]) -> list[str]:
         if rest:
             raise ValueError(f"unknown argument {rest[0]!r}: options are written --name=value")
     # ml_collections reports an unknown --config.key as an AttributeError.
-    except (flags.Error, AttributeError, TypeError, *_INPUT_ERRORS) as error:
+    except (AttributeError, KeyError) as error:
+        _fail(ValueError(f"a --config.KEY names no key of the configuration: {_message(error)}"), 2)
+    except (flags.Error, TypeError, *_INPUT_ERRORS) as error:
         _fail(error, status=2)
     # The libraries log every file they touch; --verbosity brings that back.
     if not flags.FLAGS["verbosity"].present:

@@ -40,6 +40,10 @@ def to_experiment(config: Mapping[str, Any]) -> Experiment:
     environment variable ISL_JAX_IMAGENET may name the ImageNet weights file.
     """
     values = {name: dict(v) if isinstance(v, Mapping) else v for name, v in config.items()}
+    # Whole paths: what a workdir remembers must hold in any folder.
+    for section, name in (("data", "root"), ("init", "checkpoint"), ("init", "weights")):
+        if values[section][name]:
+            values[section][name] = str(Path(values[section][name]).absolute())
     if values["init"]["weights"] is None:
         values["init"]["weights"] = os.environ.get("ISL_JAX_IMAGENET")
     if values["model"]["compute_dtype"] == "auto":

@@ -43,7 +43,7 @@ def _numbers(name: str, values: list[str]) -> tuple[int, ...]:
 
 def _stages(config: ConfigDict) -> tuple[Experiment, Experiment]:
     """Experiments of the pretext task and of the segmentation, from a config without a stage."""
-    values = dict(config)
+    values = config.to_dict()
     pretrain_schedule = values.pop("pretrain", None)
     if pretrain_schedule is None:
         raise ValueError("a sweep takes the config file without a stage: --config=FILE")
@@ -53,7 +53,7 @@ def _stages(config: ConfigDict) -> tuple[Experiment, Experiment]:
         "num_annotated": 0,
     }
     # Each run of the grid gets its own init; random needs nothing else to be a valid experiment.
-    segment = values | {"stage": "segment", "init": dict(values["init"]) | {"kind": "random"}}
+    segment = values | {"stage": "segment", "init": values["init"] | {"kind": "random"}}
     return to_experiment(pretrain), to_experiment(segment)
 
 

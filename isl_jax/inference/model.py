@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
-from scipy import ndimage
+from skimage import measure
 
 from isl_jax.data.normalisation import StainScale, plane_statistics, standardise
 from isl_jax.instances.watershed import label_instances
@@ -168,7 +168,7 @@ class Model:
         probability = np.asarray(info.objective.probability(jnp.asarray(output[..., -1])))
         if info.objective.target == "semantic":
             # Without a distance map, touching nuclei stay one object.
-            components = ndimage.label(probability > 0.5)[0] if labels else None
+            components = measure.label(probability > 0.5) if labels else None
             return Prediction(probability=probability, labels=components)
         # float32 from the network to the labels: rounding makes ties, and ties make markers.
         distance = output[..., 0] * np.float32(info.distance_unit)

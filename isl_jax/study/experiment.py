@@ -379,14 +379,13 @@ def _set_marker_contrast(
         return
     model = load_model(folder)
     chosen = fields[:_CALIBRATION_FIELDS]
-    predictions = [
-        model.predict_standardised(dataset.standardised(field.name)[None], labels=False)[0]
-        for field in chosen
-    ]
-    h = calibrate_h(
-        [prediction.distance for prediction in predictions],
-        [prediction.probability > 0.5 for prediction in predictions],
-        [dataset.labels(field.name) for field in chosen],
-    )
+    distances, semantics = [], []
+    for field in chosen:
+        image = dataset.standardised(field.name)[None]
+        prediction = model.predict_standardised(image, labels=False)[0]
+        assert prediction.distance is not None and prediction.probability is not None
+        distances.append(prediction.distance)
+        semantics.append(prediction.probability > 0.5)
+    h = calibrate_h(distances, semantics, [dataset.labels(field.name) for field in chosen])
     print(f"marker contrast h = {h:g}, calibrated on {len(chosen)} annotated training image(s)")
     set_h(folder, h)

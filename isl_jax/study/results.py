@@ -19,13 +19,17 @@ from isl_jax.study.statistics import (
     paired_test,
     relative_gain,
 )
-from isl_jax.study.sweep import run_name
 
 Over = Literal["crops", "fields"]
 OVERS: tuple[Over, ...] = ("crops", "fields")
 ISL = "isl"
 # The arm that ISL is compared with, the paper's own first.
 _BASELINES = ("imagenet", "random")
+
+
+def run_name(init: str, n: int, seed: int) -> str:
+    """Folder of one run below `runs/`."""
+    return f"{init}_n{n}_seed{seed}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,7 @@ from isl_jax.models import weights
 from isl_jax.study.environment import write_json
 from isl_jax.study.evaluate import evaluate_run
 from isl_jax.study.experiment import Experiment, InitSettings, run_experiment
+from isl_jax.study.results import run_name
 from isl_jax.training.loop import InterruptedTrainingError
 
 
@@ -26,11 +27,6 @@ class Grid:
     def runs(self) -> list[tuple[str, int, int]]:
         """All (init, n, seed), the small N first: they answer the question of the study."""
         return [(i, n, s) for n in self.n for s in self.seeds for i in self.inits]
-
-
-def run_name(init: str, n: int, seed: int) -> str:
-    """Folder of one run below `runs/`."""
-    return f"{init}_n{n}_seed{seed}"
 
 
 def available_inits(

@@ -45,7 +45,9 @@ def learning_rate_schedule(settings: OptimizerSettings) -> optax.Schedule:
 
 def make_optimizer(settings: OptimizerSettings) -> optax.GradientTransformation:
     """Adam (eps 1e-8) under the settings' schedule, with optional gradient clipping."""
-    parts = [optax.adam(learning_rate_schedule(settings), b1=settings.b1, b2=settings.b2)]
+    parts: list[optax.GradientTransformation] = [
+        optax.adam(learning_rate_schedule(settings), b1=settings.b1, b2=settings.b2)
+    ]
     if settings.clip_norm:
         parts.insert(0, optax.clip_by_global_norm(settings.clip_norm))
     if settings.head_rate != 1:

@@ -7,9 +7,9 @@ installed, and an overlap table filled pixel by pixel in Python, as the paper's 
 from collections.abc import Callable
 
 import numpy as np
-from isl_jax.launch.benchmarks.instances import alternating, cells
 
 from isl_jax.instances.matching import THRESHOLDS, average_precision, match
+from isl_jax.launch.benchmarks.instances import alternating, cells
 
 
 def main(*, peer: bool) -> dict:

@@ -26,7 +26,7 @@ from isl_jax.data.store import (
 )
 from isl_jax.inference.model import Prediction
 from isl_jax.study import evaluate
-from isl_jax.study.sweep import run_name
+from isl_jax.study.results import run_name
 
 CHANNELS = ("bf0", "bf1", "pc")
 
