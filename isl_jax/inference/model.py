@@ -168,7 +168,7 @@ class Model:
         probability = np.asarray(info.objective.probability(jnp.asarray(output[..., -1])))
         if info.objective.target == "semantic":
             # Without a distance map, touching nuclei stay one object.
-            components = measure.label(probability > 0.5) if labels else None
+            components = np.asarray(measure.label(probability > 0.5), np.int32) if labels else None
             return Prediction(probability=probability, labels=components)
         # float32 from the network to the labels: rounding makes ties, and ties make markers.
         distance = output[..., 0] * np.float32(info.distance_unit)
