@@ -23,7 +23,8 @@ _JSON = flags.DEFINE_string("json", None, "Write the figures to this file.")
 
 def main() -> int:
     """Run the suite that the flags name."""
-    suites = sorted(module.name for module in pkgutil.iter_modules(benchmarks.__path__))
+    names = (module.name for module in pkgutil.iter_modules(benchmarks.__path__))
+    suites = sorted(name for name in names if not name.startswith("_"))
     if _SUITE.value not in suites:
         raise ValueError(f"--suite={_SUITE.value}: choose one of {', '.join(suites)}")
     suite = importlib.import_module(f"{benchmarks.__name__}.{_SUITE.value}")
