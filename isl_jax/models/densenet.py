@@ -44,8 +44,11 @@ class DenseBlock(nn.Module):
             new = layer(self.config, name=f"denselayer{index}")(x, statistics, train)
             x = jnp.concatenate([x, new], axis=-1)
             if statistics is not None and index < self.num_layers:
-                pairs = zip(statistics, batch_statistics(new), strict=True)
-                statistics = tuple(jnp.concatenate(pair) for pair in pairs)
+                mean, variance = batch_statistics(new)
+                statistics = (
+                    jnp.concatenate([statistics[0], mean]),
+                    jnp.concatenate([statistics[1], variance]),
+                )
         return x
 
 
@@ -66,7 +69,7 @@ class DenseNet(nn.Module):
         x = Conv(config.num_init_features, 7, stride=2, name="conv0")(x)
         x = BatchNorm(name="norm0")(x, train=train)
         features = [x]
-        x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        x = max_pool(x)
         last = len(config.block_config)
         for index, num_layers in enumerate(config.block_config, start=1):
             x = DenseBlock(config, num_layers, self.remat, name=f"denseblock{index}")(x, train)
@@ -78,6 +81,12 @@ class DenseNet(nn.Module):
             x = average_pool(x)
             x = Conv(x.shape[-1] // 2, 1, name=f"transition{index}_conv")(x)
         return [*features, BatchNorm(relu=False, name="norm5")(x, train=train)]
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+    """Maximum of 3×3 pixels at stride 2, PyTorch's symmetric padding: `[B, H/2, W/2, C]`."""
+    pads = ((0, 0), (1, 1), (1, 1), (0, 0))
+    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), pads)
 
 
 def average_pool(x: jax.Array) -> jax.Array:

@@ -90,7 +90,7 @@ def init_variables(network: nn.Module, *, in_channels: int, seed: int) -> dict[s
     """
     x = jax.ShapeDtypeStruct((1, STRIDE, STRIDE, in_channels), jnp.float32)
     shapes = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), x)
-    flat = flax.traverse_util.flatten_dict(shapes, sep="/")
+    flat: dict[str, Any] = flax.traverse_util.flatten_dict(shapes, sep="/")
     values = {
         name: _draw(name, array.shape, flat.get(name.replace("/bias", "/kernel")), seed)
         for name, array in flat.items()
@@ -149,8 +149,8 @@ def transfer(source: Variables, target: Variables) -> tuple[dict[str, Any], Tran
     head) is taken whole or not at all: one of which only part matches by name and shape raises a
     ValueError that lists every such name, as does a source with nothing in common.
     """
-    wanted = flax.traverse_util.flatten_dict(dict(target), sep="/")
-    found = flax.traverse_util.flatten_dict(dict(source), sep="/")
+    wanted: dict[str, Any] = flax.traverse_util.flatten_dict(dict(target), sep="/")
+    found: dict[str, Any] = flax.traverse_util.flatten_dict(dict(source), sep="/")
     if "unet" in target["params"] and "unet" not in source["params"]:
         found = {name.replace("/", "/unet/", 1): value for name, value in found.items()}
     shared = {_module(name) for name in wanted} & {_module(name) for name in found}
