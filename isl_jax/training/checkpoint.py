@@ -22,7 +22,14 @@ class Checkpoints:
             max_to_keep=keep, cleanup_tmp_directories=True, enable_async_checkpointing=True
         )
         self._directory = directory.absolute()
-        self._manager = ocp.CheckpointManager(self._directory, options=options)
+        self._manager = ocp.CheckpointManager(
+            self._directory,
+            options=options,
+            item_handlers={
+                "state": ocp.StandardCheckpointHandler(),
+                "loader": ocp.JsonCheckpointHandler(),
+            },
+        )
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -76,8 +83,7 @@ class Checkpoints:
     def _check_fit(self, step: int, abstract: TrainState) -> None:
         # Orbax would only notice half-way through reading, in words about its own files.
         path = self._directory / str(step) / "state"
-        with ocp.StandardCheckpointer() as reader:
-            stored = _shapes(reader.metadata(path).item_metadata.tree)
+        stored = _shapes(self._manager.item_metadata(step)["state"])
         wanted = _shapes(abstract)
         differ = sorted(
             name for name in stored.keys() | wanted.keys() if stored.get(name) != wanted.get(name)
