@@ -39,7 +39,8 @@ def test_of_equally_good_values_the_middle_one_is_taken():
     distance[2, 1:4] = distance[2, 5:8] = 100
     truth = np.zeros((5, 9), int)
     truth[2, 1:4], truth[2, 5:8] = 1, 2
-    assert calibrate_h([distance], [distance > 0], [truth], candidates=[10, 20, 30, 40, 50]) == 40
+    case = [distance], [distance > 0], [truth]
+    assert calibrate_h(*case, candidates=[10, 20, 30, 40, 50], default=20) == 30
 
 
 @pytest.mark.parametrize("counts", [(0, 0, 0), (1, 1, 2)])
