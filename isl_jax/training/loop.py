@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from isl_jax.training.checkpoint import Checkpoints
@@ -143,7 +144,7 @@ def _validation_loss(
 
 
 def _initial_alpha(
-    network: nn.Module,
+    train_step: Callable[..., tuple[TrainState, Mapping[str, jax.Array]]],
     objective: Objective,
     state: TrainState,
     batches: BatchIterator,
@@ -155,10 +156,12 @@ def _initial_alpha(
     if settings.alpha != "auto":
         return float(settings.alpha)
     mesh = data_mesh()
-    loss_step = make_loss_step(network, objective, train=True)
     position = batches.get_state()
+    # The training step itself on copies that are thrown away: a step that only measures would have
+    # to be compiled for these few batches.
     parts = [
-        loss_step(state, shard_batch(next(batches), mesh)) for _ in range(settings.alpha_batches)
+        train_step(jax.tree.map(jnp.copy, state), shard_batch(next(batches), mesh))[1]
+        for _ in range(settings.alpha_batches)
     ]
     batches.set_state(position)  # measuring must not change what the run trains on
     return float(sum(p["mse"] for p in parts) / sum(p["bce"] for p in parts))
@@ -191,7 +194,7 @@ def train(
     mesh = data_mesh()
     check_batch_size(settings.batch_size, mesh)
     train_step = make_train_step(network, objective, settings.optimizer)
-    loss_step = make_loss_step(network, objective, train=False)
+    loss_step = make_loss_step(network, objective)
     state = create_state(variables, make_optimizer(settings.optimizer), mesh)
     num_steps = settings.optimizer.num_steps
     best_loss: float | None = None
@@ -204,7 +207,7 @@ def train(
             batches.set_state(position["loader"])
             best_loss = position["best_loss"]
         else:
-            alpha = _initial_alpha(network, objective, state, batches, settings)
+            alpha = _initial_alpha(train_step, objective, state, batches, settings)
             state = dataclasses.replace(state, alpha=replicate(np.float32(alpha), mesh))
         start = step = int(state.step)
         throughput = _Throughput(settings.batch_size)

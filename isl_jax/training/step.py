@@ -60,19 +60,13 @@ def make_train_step(
 
 @functools.lru_cache(maxsize=16)
 def make_loss_step(
-    network: nn.Module, objective: Objective, *, train: bool
+    network: nn.Module, objective: Objective
 ) -> Callable[[TrainState, Batch], Metrics]:
-    """Compile-once loss of a batch, without an update.
-
-    `train=True` normalises with the batch's own statistics (to measure alpha on an untrained
-    network), `train=False` with the running ones (validation).
-    """
+    """Compile-once validation loss of a batch, normalised with the running statistics."""
 
     def loss_step(state: TrainState, batch: Batch) -> Metrics:
-        outputs, _ = network.apply(
-            state.variables, batch["image"], train=train, mutable=["batch_stats"]
-        )
-        outputs = outputs.astype(jnp.float32)
+        outputs = network.apply(state.variables, batch["image"], train=False)
+        outputs = jnp.asarray(outputs, jnp.float32)
         return objective(outputs, batch["target"], batch["weight"], state.alpha)[1]
 
     return jax.jit(loss_step)
