@@ -21,11 +21,11 @@ def get_config(argument: str = "study=nucleus") -> ConfigDict:
     config = base.study_config(
         parsed["study"],
         parsed,
-        pretrain=_SHORT | {"num_steps": 140},
+        pretrain=_SHORT | {"num_steps": 120},
         # Two outputs take longer to learn than one.
-        segment=_SHORT | {"num_steps": 60 if parsed["study"] == "nucleus" else 100},
+        segment=_SHORT | {"num_steps": 60 if parsed["study"] == "nucleus" else 90},
     )
-    config.data.crop_size = 96
+    config.data.crop_size = 128
     # As much of each image as five crops of 512 hold of one of the paper's.
     config.data.crops_per_image = 8
     return config
