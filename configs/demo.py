@@ -21,9 +21,9 @@ def get_config(argument: str = "study=nucleus") -> ConfigDict:
     config = base.study_config(
         parsed["study"],
         parsed,
-        pretrain=_SHORT | {"num_steps": 100},
+        pretrain=_SHORT | {"num_steps": 120},
         # Two outputs take longer to learn than one.
-        segment=_SHORT | {"num_steps": 60 if parsed["study"] == "nucleus" else 80},
+        segment=_SHORT | {"num_steps": 60 if parsed["study"] == "nucleus" else 90},
     )
     config.data.crop_size = 128
     # As much of each image as five crops of 512 hold of one of the paper's.
