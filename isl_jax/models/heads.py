@@ -21,12 +21,15 @@ Head = Literal["none", "paper", "reference"]
 Variables = Mapping[str, Any]
 
 
-def shifted_sigmoid(x: jax.Array, slope: float = 1.0) -> jax.Array:
-    """Eq. (1): `1 / (1 + exp(-slope · (x - 0.5)))`, any shape, values in 0..1.
+def shifted_sigmoid(
+    x: jax.Array, slope: jax.Array | float = 1.0, centre: jax.Array | float = 0.5
+) -> jax.Array:
+    """Eq. (1): `1 / (1 + exp(-slope · (x - centre)))`, any shape, values in 0..1.
 
-    Makes a probability of a predicted stain whose scale is 0..1.
+    Makes a probability of a predicted stain whose scale is 0..1. With centre 0 and slope 1 it is
+    the plain sigmoid.
     """
-    return jax.nn.sigmoid(slope * (x - 0.5))
+    return jax.nn.sigmoid(slope * (x - centre))
 
 
 class TwoConvHead(nn.Module):

@@ -193,9 +193,10 @@ def train(
     """
     mesh = data_mesh()
     check_batch_size(settings.batch_size, mesh)
-    train_step = make_train_step(network, objective, settings.optimizer)
-    loss_step = make_loss_step(network, objective)
-    state = create_state(variables, make_optimizer(settings.optimizer), mesh)
+    train_step = make_train_step(network, objective.target, settings.optimizer)
+    loss_step = make_loss_step(network, objective.target)
+    optimizer = make_optimizer(settings.optimizer)
+    state = create_state(variables, optimizer, mesh, objective.loss_parameters())
     num_steps = settings.optimizer.num_steps
     best_loss: float | None = None
     with (
@@ -208,7 +209,8 @@ def train(
             best_loss = position["best_loss"]
         else:
             alpha = _initial_alpha(train_step, objective, state, batches, settings)
-            state = dataclasses.replace(state, alpha=replicate(np.float32(alpha), mesh))
+            parameters = jax.tree.map(np.float32, objective.loss_parameters(alpha))
+            state = dataclasses.replace(state, loss_parameters=replicate(parameters, mesh))
         start = step = int(state.step)
         throughput = _Throughput(settings.batch_size)
         pending: Mapping[str, jax.Array] | None = None  # metrics of the last step dispatched
@@ -217,7 +219,11 @@ def train(
             checkpoints.save(state, {"loader": batches.get_state(), "best_loss": best_loss})
 
         def keep_model(loss: float | None) -> None:
-            summary = {"step": step, "validation_loss": loss, "alpha": float(state.alpha)}
+            summary = {
+                "step": step,
+                "validation_loss": loss,
+                "alpha": float(state.loss_parameters.alpha),
+            }
             save_model(jax.tree.map(np.asarray, jax.device_get(state.variables)), summary)
 
         with MetricsWriter(

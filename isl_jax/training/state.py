@@ -5,25 +5,27 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from isl_jax.training.objectives import LossParameters
 from isl_jax.training.sharding import replicate
 
 
 @flax.struct.dataclass
 class TrainState:
-    """All that one step changes, and the `alpha` of eq. (2).
+    """All that one step changes, and the parameters of the loss.
 
-    `alpha` rides along because `alpha="auto"` measures it on the first batches: a resumed run must
-    keep the value that the run began with.
+    The parameters ride along because `alpha="auto"` measures one on the first batches: a resumed
+    run must keep the value that the run began with.
     """
 
     step: jax.Array
     params: Any
     batch_stats: Any
     opt_state: Any
-    alpha: jax.Array
+    loss_parameters: LossParameters
 
     @property
     def variables(self) -> dict[str, Any]:
@@ -32,7 +34,10 @@ class TrainState:
 
 
 def create_state(
-    variables: dict[str, Any], optimizer: optax.GradientTransformation, mesh: Mesh
+    variables: dict[str, Any],
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    loss_parameters: LossParameters,
 ) -> TrainState:
     """Replicate host `variables` over the mesh and start the optimiser there."""
     variables = replicate(variables, mesh)
@@ -42,5 +47,5 @@ def create_state(
         params=params,
         batch_stats=variables["batch_stats"],
         opt_state=replicate(jax.jit(optimizer.init)(params), mesh),
-        alpha=replicate(jnp.ones((), jnp.float32), mesh),
+        loss_parameters=replicate(jax.tree.map(np.float32, loss_parameters), mesh),
     )

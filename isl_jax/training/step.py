@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from isl_jax.training.objectives import Objective
+from isl_jax.training.objectives import objective_loss
 from isl_jax.training.optimizer import OptimizerSettings, make_optimizer
 from isl_jax.training.state import TrainState
 
@@ -20,13 +20,14 @@ Batch = Mapping[str, jax.Array]
 
 @functools.lru_cache(maxsize=16)
 def make_train_step(
-    network: nn.Module, objective: Objective, optimizer_settings: OptimizerSettings
+    network: nn.Module, target: str, optimizer_settings: OptimizerSettings
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Compile-once update `(state, batch) -> (state, metrics)`; the state's memory is reused.
 
     A batch holds `image` `[B, H, W, C]`, `target` `[B, H, W, K]` and `weight` `[B, H, W, 1]`.
-    Losses and metrics are float32 whatever the network computes in. Cached by its settings: runs
-    that differ only in seed or data share one compilation.
+    `target` is `Objective.target`. Losses and metrics are float32 whatever the network computes in.
+    Cached by its settings: runs that differ only in seed, data or `LossParameters` share one
+    compilation.
     """
     optimizer = make_optimizer(optimizer_settings)
 
@@ -38,8 +39,12 @@ def make_train_step(
                 train=True,
                 mutable=["batch_stats"],
             )
-            loss, metrics = objective(
-                outputs.astype(jnp.float32), batch["target"], batch["weight"], state.alpha
+            loss, metrics = objective_loss(
+                target,
+                outputs.astype(jnp.float32),
+                batch["target"],
+                batch["weight"],
+                state.loss_parameters,
             )
             return loss, (metrics, updates["batch_stats"])
 
@@ -59,14 +64,14 @@ def make_train_step(
 
 
 @functools.lru_cache(maxsize=16)
-def make_loss_step(
-    network: nn.Module, objective: Objective
-) -> Callable[[TrainState, Batch], Metrics]:
+def make_loss_step(network: nn.Module, target: str) -> Callable[[TrainState, Batch], Metrics]:
     """Compile-once validation loss of a batch, normalised with the running statistics."""
 
     def loss_step(state: TrainState, batch: Batch) -> Metrics:
         outputs = network.apply(state.variables, batch["image"], train=False)
         outputs = jnp.asarray(outputs, jnp.float32)
-        return objective(outputs, batch["target"], batch["weight"], state.alpha)[1]
+        return objective_loss(
+            target, outputs, batch["target"], batch["weight"], state.loss_parameters
+        )[1]
 
     return jax.jit(loss_step)

@@ -111,9 +111,10 @@ def _our_steps(batch: int, size: int) -> dict[str, Step]:
     images, target = _batch(batch, size)
     data = {"image": images, "target": target, "weight": np.ones_like(target)}
     data = shard_batch(data, mesh)
-    train_step = make_train_step(network, Objective("stain"), settings)
+    objective = Objective("stain")
+    train_step = make_train_step(network, objective.target, settings)
     apply = jax.jit(lambda variables, x: network.apply(variables, x, train=False))
-    state = create_state(variables, make_optimizer(settings), mesh)
+    state = create_state(variables, make_optimizer(settings), mesh, objective.loss_parameters())
     evaluated = jax.device_put(variables)
 
     def train() -> None:

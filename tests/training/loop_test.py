@@ -7,13 +7,14 @@ import signal
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from isl_jax.training import loop, sharding
 from isl_jax.training.checkpoint import Checkpoints
 from isl_jax.training.loop import InterruptedTrainingError, TrainSettings, train
-from isl_jax.training.objectives import Objective
+from isl_jax.training.objectives import Objective, objective_loss
 from isl_jax.training.optimizer import OptimizerSettings, make_optimizer
 from isl_jax.training.state import create_state
 from isl_jax.training.step import make_train_step
@@ -153,8 +154,9 @@ def test_the_same_numbers_on_any_number_of_devices(network, num_devices):
     for count in (1, num_devices):
         mesh = sharding.data_mesh(jax.devices()[:count])
         config = settings().optimizer
-        state = create_state(initial(network), make_optimizer(config), mesh)
-        step, batches = make_train_step(network, Objective("stain"), config), Batches()
+        parameters = Objective("stain").loss_parameters()
+        state = create_state(initial(network), make_optimizer(config), mesh, parameters)
+        step, batches = make_train_step(network, "stain", config), Batches()
         for _ in range(5):
             state, metrics = step(state, sharding.shard_batch(next(batches), mesh))
         results.append(jax.device_get((state.params, state.batch_stats, metrics)))
@@ -179,11 +181,33 @@ def test_one_step_of_adam_against_its_definition(network, tmp_path):
     expected = bias - 1e-2 * np.sign(slope)
     config = OptimizerSettings(num_steps=1, learning_rate=1e-2)
     mesh = sharding.data_mesh()
-    state = create_state(variables, make_optimizer(config), mesh)
-    step = make_train_step(network, Objective("stain"), config)
+    parameters = Objective("stain").loss_parameters()
+    state = create_state(variables, make_optimizer(config), mesh, parameters)
+    step = make_train_step(network, "stain", config)
     state, metrics = step(state, sharding.shard_batch(batch, mesh))
     np.testing.assert_allclose(state.params["Conv_1"]["bias"], expected, rtol=1e-4)
     assert metrics["loss"] == pytest.approx(loss(bias), rel=1e-5)
+
+
+def test_both_activations_of_the_nucleus_study_share_one_compilation(network):
+    config = OptimizerSettings(num_steps=3, learning_rate=1e-2)
+    mesh, batch = sharding.data_mesh(), Batches().batch(0)
+    batch["target"] = (batch["target"] > 0).astype(np.float32)
+    make_train_step.cache_clear()
+    losses = []
+    for objective in (Objective("semantic"), Objective("semantic", "shifted_sigmoid", slope=3.0)):
+        step = make_train_step(network, objective.target, config)
+        parameters = objective.loss_parameters()
+        state = create_state(initial(network), make_optimizer(config), mesh, parameters)
+        losses.append(float(step(state, sharding.shard_batch(batch, mesh))[1]["loss"]))
+        outputs, _ = network.apply(
+            initial(network), batch["image"], train=True, mutable=["batch_stats"]
+        )
+        p, t = np.asarray(objective.probability(outputs), np.float64), batch["target"]
+        expected = 1 - ((p * t).sum() + 1) / ((p + t - p * t).sum() + 1)
+        assert losses[-1] == pytest.approx(expected, rel=1e-5)
+    assert losses[0] != losses[1]
+    assert step._cache_size() == 1
 
 
 def test_the_best_model_by_validation_is_kept(network, tmp_path):
@@ -207,7 +231,11 @@ def test_alpha_is_the_initial_ratio_and_survives_a_resume(tmp_path):
         outputs, _ = network.apply(
             initial(network), batch["image"], train=True, mutable=["batch_stats"]
         )
-        parts.append(objective(outputs, batch["target"], batch["weight"], 1.0)[1])
+        parameters = objective.loss_parameters()
+        outputs, targets = jnp.asarray(outputs), batch["target"]
+        parts.append(
+            objective_loss(objective.target, outputs, targets, batch["weight"], parameters)[1]
+        )
     expected = sum(p["mse"] for p in parts) / sum(p["bce"] for p in parts)
     assert alpha == pytest.approx(float(expected), rel=1e-5)
     again = run(network, tmp_path, Batches(num_targets=2), objective=objective, alpha="2000")
