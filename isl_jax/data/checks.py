@@ -3,18 +3,17 @@
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from isl_jax.data import readers
 from isl_jax.data.discovery import Part, RawField
-from isl_jax.data.images import ImageInfo
+from isl_jax.data.images import COLOURS, ImageInfo
 from isl_jax.data.layouts import Layout, Role
 from isl_jax.data.projections import PROJECTIONS, bin_average, bin_labels
 
-# Headers of each channel's parts, in plane order.
-_Headers = Mapping[str, Sequence[ImageInfo]]
+# By role: where its planes are, in order, and what the files say.
+_Headers = Mapping[str, Sequence[tuple[Part, ImageInfo]]]
 
 
 @dataclass(frozen=True)
@@ -70,8 +69,10 @@ def check_field(field: RawField, layout: Layout) -> CheckedField:
                 f"{', '.join(sorted(field.files))}); add it, or {_leave_out(field)}"
             )
     labels = next((name for name in layout.labels if name in field.files), None)
-    used = [*(role.channel for role in roles), *([labels] if labels else [])]
-    headers = {name: [_header(part) for part in field.files[name]] for name in used}
+    headers = {
+        str(role): [(part, _header(part)) for part in parts_of(field, role)]
+        for role in [*roles, *([Role(labels)] if labels else [])]
+    }
     height, width = _common_size(field, headers)
     if layout.stain and len(_plane_names(field, layout.stain, headers)) > 1:
         name = layout.stain.channel
@@ -80,18 +81,18 @@ def check_field(field: RawField, layout: Layout) -> CheckedField:
             f"for instance --stain={name}:max"
         )
     if labels:
-        _check_labels(field.files[labels][0].path, headers[labels])
+        _check_labels(headers[labels])
     for role in roles:
-        if any(info.dtype.kind == "f" for info in headers[role.channel]):
+        if any(info.dtype.kind == "f" for _, info in headers[str(role)]):
             read_role(field, role)
     return CheckedField(
         raw=field,
         height=height,
         width=width,
         channels=tuple(n for role in layout.inputs for n in _plane_names(field, role, headers)),
-        stain_dtype=headers[layout.stain.channel][0].dtype if layout.stain else None,
+        stain_dtype=headers[str(layout.stain)][0][1].dtype if layout.stain else None,
         label_channel=labels,
-        pixel_size=layout.pixel_size or headers[layout.inputs[0].channel][0].pixel_size,
+        pixel_size=layout.pixel_size or headers[str(layout.inputs[0])][0][1].pixel_size,
     )
 
 
@@ -99,8 +100,21 @@ def _leave_out(field: RawField) -> str:
     return f"leave the field out with --exclude='^{re.escape(field.name)}$'"
 
 
+def parts_of(field: RawField, role: Role) -> tuple[Part, ...]:
+    """Where the planes of a role are, in their order; ValueError if colours are asked of grey."""
+    parts = field.files[role.channel]
+    if role.projection != "rgb":
+        return parts
+    for part in parts:
+        if not readers.inspect(part.path, colour=True).is_colour:
+            raise ValueError(
+                f"{part.path}: is a grey image, but {role} was asked for; write {role.channel}"
+            )
+    return tuple(Part(part.path, k, True) for part in parts for k in range(len(COLOURS)))
+
+
 def _header(part: Part) -> ImageInfo:
-    info = readers.inspect(part.path)
+    info = part.inspect()
     if part.channel is None and len(info.channels) > 1:
         raise ValueError(
             f"{part.path}: holds {len(info.channels)} channels ({', '.join(info.channels)}) where "
@@ -111,9 +125,7 @@ def _header(part: Part) -> ImageInfo:
 
 def _common_size(field: RawField, headers: _Headers) -> tuple[int, int]:
     sizes = {
-        part.path: (info.height, info.width)
-        for name, infos in headers.items()
-        for part, info in zip(field.files[name], infos, strict=True)
+        part.path: (info.height, info.width) for pairs in headers.values() for part, info in pairs
     }
     (first, size), *others = sizes.items()
     for path, other in others:
@@ -127,20 +139,23 @@ def _common_size(field: RawField, headers: _Headers) -> tuple[int, int]:
 
 def _plane_names(field: RawField, role: Role, headers: _Headers) -> list[str]:
     """Names of the network channels that one role gives."""
-    count = sum(info.planes for info in headers[role.channel])
+    count = sum(info.planes for _, info in headers[str(role)])
     try:
         chosen = role.select(count)
     except ValueError as error:
         raise ValueError(f"{field.files[role.channel][0].path}: {error}") from None
+    if role.projection == "rgb":
+        return [f"{role.channel}:{COLOURS[k % 3]}" for k in chosen]
     if role.projection != "none":
         return [f"{role.channel}:{role.projection}"]
     return [role.channel] if count == 1 else [f"{role.channel}[{plane}]" for plane in chosen]
 
 
-def _check_labels(path: Path, infos: Sequence[ImageInfo]) -> None:
-    if infos[0].dtype.kind not in "iu":
-        raise ValueError(f"{path}: labels are {infos[0].dtype}, expected integers; save as uint16")
-    planes = sum(info.planes for info in infos)
+def _check_labels(headers: Sequence[tuple[Part, ImageInfo]]) -> None:
+    path, dtype = headers[0][0].path, headers[0][1].dtype
+    if dtype.kind not in "iu":
+        raise ValueError(f"{path}: labels are {dtype}, expected integers; save as uint16")
+    planes = sum(info.planes for _, info in headers)
     if planes > 1:
         raise ValueError(f"{path}: labels have {planes} planes, expected one; save a 2-D mask")
 
@@ -165,7 +180,7 @@ def load_field(
 
 
 def _read_labels(part: Part) -> np.ndarray:
-    labels = readers.read(part.path, channel=part.channel or 0)[0]
+    labels = part.read()[0]
     if labels.min() < 0 or labels.max() > np.iinfo(np.int32).max:
         raise ValueError(
             f"{part.path}: labels go from {labels.min()} to {labels.max()}, expected 0 for "
@@ -176,11 +191,11 @@ def _read_labels(part: Part) -> np.ndarray:
 
 def read_role(field: RawField, role: Role) -> np.ndarray:
     """Planes of a role, projected: [P, H, W] in the raw dtype, finite and not constant."""
-    parts = field.files[role.channel]
-    address = [(part, k) for part in parts for k in range(readers.inspect(part.path).planes)]
+    parts = parts_of(field, role)
+    address = [(part, k) for part in parts for k in range(part.inspect().planes)]
     stack = []
     for part, number in (address[k] for k in role.select(len(address))):
-        (plane,) = readers.read(part.path, channel=part.channel or 0, planes=[number])
+        (plane,) = part.read([number])
         where = f"{part.path}, plane {number}" if len(address) > len(parts) else str(part.path)
         if plane.dtype.kind == "f" and not np.isfinite(plane).all():
             bad = int(plane.size - np.isfinite(plane).sum())
@@ -195,4 +210,4 @@ def read_role(field: RawField, role: Role) -> np.ndarray:
             )
         stack.append(plane)
     planes = np.stack(stack)
-    return planes if role.projection == "none" else PROJECTIONS[role.projection](planes)[None]
+    return PROJECTIONS[role.projection](planes)[None] if role.projection in PROJECTIONS else planes

@@ -8,18 +8,44 @@ from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
+
 from isl_jax.data import readers
-from isl_jax.data.images import damaged
+from isl_jax.data.images import COLOURS, ImageInfo, damaged, not_grey
 from isl_jax.data.layouts import OPERA_INDEX, Layout
 from isl_jax.data.ome_zarr import is_zarr, list_zarr_labels
 
 
 @dataclass(frozen=True)
 class Part:
-    """A file that holds (planes of) a channel; `channel` is its number inside the file."""
+    """A file that holds (planes of) a channel; `channel` is its number inside the file.
+
+    `colour`: the channel is a colour of its pixels. `siblings`: other files of the same image.
+    """
 
     path: Path
     channel: int | None = None  # None: the file holds no other channel
+    colour: bool = False
+    siblings: tuple[Path, ...] = ()
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All files of the image that the channel is in."""
+        return (self.path, *self.siblings)
+
+    def inspect(self) -> ImageInfo:
+        """What the file holds, from its header."""
+        return readers.inspect(self.path, colour=self.colour, alone=self.channel is None)
+
+    def read(self, planes: list[int] | None = None) -> np.ndarray:
+        """Planes of the channel, [P, H, W] in the file's dtype."""
+        return readers.read(
+            self.path,
+            channel=self.channel or 0,
+            planes=planes,
+            colour=self.colour,
+            alone=self.channel is None,
+        )
 
 
 @dataclass(frozen=True)
@@ -77,8 +103,10 @@ def _match_names(source: Path, layout: Layout) -> tuple[_Found, list[Path]]:
     regex, used = layout.regex(), layout.channels()
     field_keys = sorted(key for key in regex.groupindex if key.startswith("field"))
     found: _Found = defaultdict(lambda: defaultdict(list))
-    unmatched = []
+    unmatched, siblings = [], set()
     for path in sorted(readers.list_images(source)):
+        if path in siblings:  # read together with a file before it
+            continue
         match = regex.fullmatch(path.relative_to(source).as_posix())
         values = match.groupdict() if match else {}
         if match is None:
@@ -92,18 +120,25 @@ def _match_names(source: Path, layout: Layout) -> tuple[_Found, list[Path]]:
             continue
         name = " ".join(values[key] for key in field_keys if values[key]).replace("/", "_")
         for channel, part in parts.items():
+            siblings.update(part.siblings)
             found[name][channel].append((int(values.get("plane") or 0), part))
     return found, unmatched
 
 
 def _parts_inside(path: Path, used: Sequence[str]) -> dict[str, Part]:
     """Used channels that a file holds, by their names in its metadata or by number."""
-    info = readers.inspect(path)
+    info = readers.inspect(path, colour=True)
+    if info.is_colour and not set(used).intersection(COLOURS):
+        raise not_grey(path, "colour", "--inputs=R,G,B")
     try:
         numbers = {name: info.channel_index(name) for name in used}
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    parts = {name: Part(path, number) for name, number in numbers.items() if number is not None}
+    parts = {
+        name: Part(path, number, info.is_colour, info.siblings)
+        for name, number in numbers.items()
+        if number is not None
+    }
     if is_zarr(path):
         labels = list_zarr_labels(path)
         parts |= {name: Part(labels[name]) for name in used if name in labels}

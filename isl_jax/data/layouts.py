@@ -12,6 +12,7 @@ from pathlib import Path
 from isl_jax.data.projections import PROJECTIONS
 
 STUDIES = ("nucleus", "cell")
+_REDUCTIONS = ("none", "rgb", *PROJECTIONS)
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,10 @@ class Role:
         """`channel[planes]:projection` → Role; ValueError that shows the grammar otherwise."""
         match = re.fullmatch(r"([^\[\]:]+)(?:\[([-\d,:]+)\])?(?::(\w+))?", text.strip())
         projection = (match and match[3]) or "none"
-        if match is None or projection not in ("none", *PROJECTIONS):
+        if match is None or projection not in _REDUCTIONS:
             raise ValueError(
                 f"channel {text!r} is not of the form name, name[1,2], name[::2] or "
-                f"name:projection with a projection of {', '.join(('none', *PROJECTIONS))}"
+                f"name:projection with a projection of {', '.join(_REDUCTIONS)}"
             )
         return cls(match[1], _parse_planes(match[2]), projection)
 
@@ -86,10 +87,11 @@ class Layout:
     `{field}_{channel}{suffix}`, or a regular expression with named groups `field` (further groups
     `field_2`, … are appended after a space), `channel`, and optionally `plane` for stacks saved as
     one file a plane. Where no `channel` is matched, the channels are those inside the file, by
-    their names in its metadata or by number. The pattern `Index.idx.xml` stands for the file list
-    that Opera Phenix (Harmony) writes. `labels` lists channels in order of preference. `group`, a
-    regular expression searched in the field name, gives the unit that splits never cut (default:
-    the field itself): its first group, or the whole match.
+    their names in its metadata or by number (colours: R, G, B); an OME-TIFF that is spread over
+    several files then goes by the first of them in name order. The pattern `Index.idx.xml` stands
+    for the file list that Opera Phenix (Harmony) writes. `labels` lists channels in order of
+    preference. `group`, a regular expression searched in the field name, gives the unit that splits
+    never cut (default: the field itself): its first group, or the whole match.
     """
 
     pattern: str

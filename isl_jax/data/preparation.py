@@ -59,7 +59,9 @@ def _describe(
         "stain_dtype": None if stain is None else str(stain.dtype),
         "stain_percentiles": None if stain is None else np.percentile(stain, PERCENTILES).tolist(),
         "sources": {
-            channel: [{"file": part.path.name, "bytes": _size(part.path)} for part in parts]
+            channel: [
+                {"file": path.name, "bytes": _size(path)} for part in parts for path in part.paths
+            ]
             for channel, parts in checked.raw.files.items()
         },
     }
@@ -134,7 +136,7 @@ def prepare(
 def _digest(fields: Sequence[CheckedField], layout: Layout, binning: int) -> str:
     """Tells an interrupted preparation of the same files and settings from any other."""
     parts = [part for item in fields for files in item.raw.files.values() for part in files]
-    states = [(part, part.path.stat().st_mtime_ns) for part in parts]
+    states = [(part, path.stat().st_mtime_ns) for part in parts for path in part.paths]
     return hashlib.sha256(repr((layout, binning, states)).encode()).hexdigest()[:12]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from isl_jax.data.images import ImageInfo, damaged
+from isl_jax.data.images import COLOURS, ImageInfo, damaged, not_grey
 from isl_jax.data.numpy_files import inspect_npy, read_npy
 from isl_jax.data.ome_zarr import inspect_zarr, is_zarr, list_zarr_images, read_zarr
 from isl_jax.data.tiff import TIFF_SUFFIXES, inspect_tiff, read_tiff
@@ -34,36 +34,51 @@ def list_images(folder: Path) -> Iterator[Path]:
                 yield here / name
 
 
-def inspect(path: Path) -> ImageInfo:
+def inspect(path: Path, *, colour: bool = False, alone: bool = False) -> ImageInfo:
     """Channels, planes, size and dtype of an image, from its header alone.
 
+    A colour image is refused unless `colour`: then its channels are R, G and B. An OME-TIFF that is
+    spread over several files is the whole image, or only what is in this file if `alone`.
     Raises FileNotFoundError, PermissionError or ValueError in one line that names the file.
     """
     path = _existing(path)
     if is_zarr(path):
         return inspect_zarr(path)
     suffix = path.suffix.lower()
-    if suffix == ".png":
-        return _inspect_png(path)
-    return inspect_npy(path) if suffix == ".npy" else inspect_tiff(path)
+    if suffix == ".npy":
+        return inspect_npy(path)
+    info = _inspect_png(path) if suffix == ".png" else inspect_tiff(path, alone=alone)
+    if info.is_colour and not colour:
+        raise not_grey(path, "colour", "--inputs=NAME:rgb")
+    return info
 
 
-def read(path: Path, *, channel: int = 0, planes: list[int] | None = None) -> np.ndarray:
+def read(
+    path: Path,
+    *,
+    channel: int = 0,
+    planes: list[int] | None = None,
+    colour: bool = False,
+    alone: bool = False,
+) -> np.ndarray:
     """Planes of one channel: [P, H, W] in the file's own dtype, only these planes being decoded.
 
-    Raises ValueError in one line that names the file if its pixels cannot be decoded.
+    `colour` and `alone` as in `inspect`. Raises ValueError in one line that names the file if its
+    pixels cannot be decoded.
     """
     path = _existing(path)
-    wanted = list(range(inspect(path).planes)) if planes is None else list(planes)
+    info = inspect(path, colour=colour, alone=alone)
+    wanted = list(range(info.planes)) if planes is None else list(planes)
     try:
         if is_zarr(path):
             return read_zarr(path, channel, wanted)
         if path.suffix.lower() == ".png":
-            return _read_png(path)[None]
+            pixels = _read_png(path, info)
+            return pixels[None, ..., channel] if info.is_colour else pixels[None]
         if path.suffix.lower() == ".npy":
             array = read_npy(path)
             return np.asarray(array[None] if array.ndim == 2 else array)[wanted]
-        return read_tiff(path, channel, wanted)
+        return read_tiff(path, channel, wanted, alone=alone)
     except (ValueError, OSError) as error:
         if str(path) in str(error):
             raise
@@ -94,17 +109,17 @@ def _inspect_png(path: Path) -> ImageInfo:
     if len(head) < 33 or head[:8] != b"\x89PNG\r\n\x1a\n":
         raise damaged(path, "not a PNG file")
     width, height, bits, colour = struct.unpack(">IIBB", head[16:26])
-    if colour != 0:
-        kind = {2: "colour", 3: "palette", 4: "grey + alpha", 6: "colour"}.get(colour, str(colour))
-        raise ValueError(f"{path}: is a {kind} image, expected grey; save it as a grey image")
-    return ImageInfo(("0",), 1, height, width, np.dtype(np.uint16 if bits == 16 else np.uint8))
+    if colour in (3, 4):
+        kind = {3: "palette", 4: "grey + alpha"}[colour]
+        raise not_grey(path, kind)
+    channels = COLOURS if colour else ("0",)
+    return ImageInfo(channels, 1, height, width, np.dtype(np.uint16 if bits == 16 else np.uint8))
 
 
-def _read_png(path: Path) -> np.ndarray:
+def _read_png(path: Path, info: ImageInfo) -> np.ndarray:
     from imagecodecs import png_decode
 
-    info = _inspect_png(path)
     pixels = png_decode(path.read_bytes())
-    if pixels.shape != (info.height, info.width):
+    if pixels.shape[:2] != (info.height, info.width) or (pixels.ndim == 3) != info.is_colour:
         raise damaged(path, f"{pixels.shape} pixels decoded")
     return pixels

@@ -1,6 +1,7 @@
 """TIFF files: plain, OME, ImageJ and MetaMorph; header first, then the planes asked for."""
 
 import logging
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 from tifffile import TiffFile, TiffFileError, TiffPageSeries
 
-from isl_jax.data.images import ImageInfo, damaged
+from isl_jax.data.images import COLOURS, ImageInfo, damaged, not_grey
 
 # A damaged file is reported once, by the exception raised here, not by log lines of the decoder.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
@@ -21,24 +22,42 @@ TIFF_SUFFIXES = (".tif", ".tiff", ".stk", ".btf")
 _MICROMETRES = {"µm": 1, "um": 1, "micron": 1, "microns": 1, "nm": 1e-3, "mm": 1e3, "cm": 1e4}
 
 
-def inspect_tiff(path: Path) -> ImageInfo:
-    """What the first series of a TIFF file holds; ValueError if it cannot be used."""
-    with _opened(path) as tiff:
-        return _info(path, tiff)
+def inspect_tiff(path: Path, *, alone: bool = False) -> ImageInfo:
+    """What the image of a TIFF file holds; ValueError if it cannot be used.
+
+    Of an OME-TIFF that is spread over several files this is the whole image, or only what is in
+    this file if `alone`.
+    """
+    with _opened(path, alone) as (tiff, series):
+        return _info(path, tiff, series)
 
 
-def read_tiff(path: Path, channel: int, planes: list[int]) -> np.ndarray:
+def read_tiff(path: Path, channel: int, planes: list[int], *, alone: bool = False) -> np.ndarray:
     """Planes of one channel, [P, H, W]; only the pages that hold them are decoded."""
-    with _opened(path) as tiff:
-        _info(path, tiff)
-        planes_read = _read_planes(path, tiff.series[0], channel, planes)
+    with _opened(path, alone) as (tiff, series):
+        _info(path, tiff, series)
+        planes_read = _read_planes(path, series, channel, planes)
     return planes_read.astype(np.uint8) if planes_read.dtype == bool else planes_read
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[TiffFile]:
+def _opened(path: Path, alone: bool) -> Iterator[tuple[TiffFile, TiffPageSeries]]:
+    """The file, and the first image that (part of) it belongs to."""
+    with _tiff(path) as tiff:
+        # Files of one experiment may each describe all images of it: theirs is not the first.
+        own = (s for s in tiff.series if any(p is not None and p.parent is tiff for p in s.pages))
+        series = next(own, tiff.series[0])
+        if not (alone and _siblings(path, tiff, series)):
+            yield tiff, series
+            return
+    with _tiff(path, is_ome=False) as tiff:
+        yield tiff, tiff.series[0]
+
+
+@contextmanager
+def _tiff(path: Path, **options: bool) -> Iterator[TiffFile]:
     try:
-        tiff = TiffFile(path)
+        tiff = TiffFile(path, **options)  # type: ignore[arg-type]
     except (TiffFileError, struct.error, ValueError, IndexError) as error:
         raise damaged(path, error) from error
     with tiff:
@@ -47,14 +66,27 @@ def _opened(path: Path) -> Iterator[TiffFile]:
         yield tiff
 
 
-def _info(path: Path, tiff: TiffFile) -> ImageInfo:
-    series = tiff.series[0]
-    sizes = dict(zip(series.axes, series.shape, strict=True))
-    if sizes.get("S", 1) > 1:
+def _siblings(path: Path, tiff: TiffFile, series: TiffPageSeries) -> tuple[Path, ...]:
+    """Other files that hold pages of an image; ValueError if one that is named there is gone."""
+    if len(series.pages) == 1 or not tiff.is_ome:
+        return ()
+    parents = [page.parent for page in series.pages if page is not None]
+    names = dict.fromkeys(parent.filename for parent in parents if parent is not tiff)
+    if None in series.pages and tiff.ome_metadata:
+        described = dict.fromkeys(re.findall(r'FileName="([^"]+)"', tiff.ome_metadata))
+        gone = [name for name in described if not (path.parent / name).exists()]
+        reason = f"{gone[0]} is not beside it" if gone else "planes are missing"
         raise ValueError(
-            f"{path}: is a colour image ({sizes['S']} samples a pixel), expected grey; "
-            "save each channel as a grey image"
+            f"{path}: its metadata describe an image in several files, but {reason}; copy all files"
         )
+    return tuple(path.parent / name for name in names)
+
+
+def _info(path: Path, tiff: TiffFile, series: TiffPageSeries) -> ImageInfo:
+    sizes = dict(zip(series.axes, series.shape, strict=True))
+    num_samples = sizes.get("S", 1)
+    if num_samples not in (1, 3, 4) or (num_samples > 1 and sizes.get("C", 1) > 1):
+        raise not_grey(path, f"{num_samples}-samples-a-pixel")
     stacked = _stack_axes(series)
     if len(stacked) > 1:
         found = " × ".join(f"{sizes[axis]} {axis}" for axis in stacked)
@@ -68,6 +100,8 @@ def _info(path: Path, tiff: TiffFile) -> ImageInfo:
         raise ValueError(f"{path}: holds {series.dtype} values, expected integers or floats")
     _check_complete(path, tiff, series)
     names, pixel_size = _metadata(tiff, sizes.get("C", 1))
+    if num_samples > 1:
+        names = COLOURS
     return ImageInfo(
         channels=names,
         planes=sizes[stacked[0]] if stacked else 1,
@@ -75,6 +109,7 @@ def _info(path: Path, tiff: TiffFile) -> ImageInfo:
         width=sizes["X"],
         dtype=np.dtype(np.uint8 if series.dtype == bool else series.dtype.newbyteorder("=")),
         pixel_size=pixel_size,
+        siblings=_siblings(path, tiff, series),
     )
 
 
@@ -88,15 +123,16 @@ def _stack_axes(series: TiffPageSeries) -> list[str]:
 
 def _check_complete(path: Path, tiff: TiffFile, series: TiffPageSeries) -> None:
     """A truncated copy is found from its table of strips, before any pixel is decoded."""
-    size = path.stat().st_size
     for page in series.pages:
-        if page is None or page.parent is not tiff:
+        if page is None:
             continue
+        file = path if page.parent is tiff else path.parent / page.parent.filename
         segments = zip(page.dataoffsets, page.databytecounts, strict=False)
         end = max((offset + count for offset, count in segments), default=0)
+        size = file.stat().st_size
         if end > size:
             raise ValueError(
-                f"{path}: is truncated ({size} bytes of at least {end}); copy the file again"
+                f"{file}: is truncated ({size} bytes of at least {end}); copy the file again"
             )
 
 
@@ -135,7 +171,7 @@ def _read_planes(path: Path, series: TiffPageSeries, channel: int, planes: list[
     stack = _stack_axes(series)
     wanted = []
     for plane in planes:
-        index = [channel if axis == "C" else plane if axis in stack else 0 for axis in leading]
+        index = [channel if axis in "CS" else plane if axis in stack else 0 for axis in leading]
         wanted.append(int(np.ravel_multi_index(index, shape)) if shape else 0)
     if len(series.pages) != int(np.prod(shape)):
         # Several planes share a page (planar or volumetric storage): decode once, then choose.
@@ -147,5 +183,12 @@ def _read_planes(path: Path, series: TiffPageSeries, channel: int, planes: list[
         page = series.pages[number]
         if page is None:
             raise damaged(path, f"plane {number} is missing")
-        out.append(page.asarray().reshape(sizes["Y"], sizes["X"]))
+        file = page.parent.filehandle
+        was_closed = file.closed  # tifffile closes all files of an image but the one it opened
+        file.open()
+        try:
+            out.append(page.asarray().reshape(sizes["Y"], sizes["X"]))
+        finally:
+            if was_closed:
+                file.close()
     return np.stack(out)

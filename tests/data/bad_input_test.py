@@ -119,7 +119,28 @@ CASES: dict[str, tuple[Callable[[Path], object], dict, list[str]]] = {
     "RGB image": (
         rewrite("b_phase.tif", np.zeros((40, 50, 3), np.uint8), photometric="rgb"),
         {},
-        ["b_phase.tif", "colour", "expected grey"],
+        ["b_phase.tif", "colour", "expected grey", "--inputs=NAME:rgb"],
+    ),
+    "colours of a grey image": (
+        lambda raw: None,
+        {"inputs": "phase:rgb"},
+        ["a_phase.tif", "is a grey image, but phase:rgb"],
+    ),
+    "RGB image by number": (
+        lambda raw: [
+            tifffile.imwrite(path, np.zeros((40, 50, 3), np.uint8), photometric="rgb")
+            for path in raw.glob("*.tif")
+        ],
+        {"preset": "cellpose"},
+        ["a_bright.tif", "colour", "--inputs=R,G,B"],
+    ),
+    "stain in colour": (
+        lambda raw: [
+            rewrite(f"{name}_dapi.tif", np.stack([GREY % 250] * 3, -1).astype("u1"))(raw)
+            for name in "abc"
+        ],
+        {"stain": "dapi:rgb"},
+        ["a_dapi.tif", "several planes"],
     ),
     "RGB labels": (
         lambda raw: [

@@ -49,6 +49,41 @@ def prepare_raw(folder: Path, out: Path, split_of: dict[str, str], **options) ->
     return open_dataset(prepare(checked, LAYOUT, split_of, out, **options))
 
 
+def write_ome_set(
+    folder: Path, image: np.ndarray, names: list[str], *, by: str = "C"
+) -> list[Path]:
+    """One file a channel (or plane) of image [C, Z, Y, X], each describing the whole set."""
+    along = "CZ".index(by)
+    files = {k: f"x_{by}{k}.ome.tif" for k in range(image.shape[along])}
+    blocks = ""
+    for at in np.ndindex(*image.shape[:2]):
+        number, page = at[along], at[1 - along]
+        blocks += (
+            f'<TiffData FirstC="{at[0]}" FirstZ="{at[1]}" FirstT="0" IFD="{page}" PlaneCount="1">'
+            f'<UUID FileName="{files[number]}">urn:uuid:{number}</UUID></TiffData>'
+        )
+    channels = "".join(
+        f'<Channel ID="Channel:0:{k}" Name="{name}" SamplesPerPixel="1"/>'
+        for k, name in enumerate(names)
+    )
+    C, Z, Y, X = image.shape
+    for number, name in files.items():
+        xml = (
+            '<?xml version="1.0" encoding="UTF-8"?><OME xmlns="http://www.openmicroscopy.org/'
+            f'Schemas/OME/2016-06" UUID="urn:uuid:{number}"><Image ID="Image:0"><Pixels ID="P:0" '
+            f'DimensionOrder="XYZCT" Type="uint16" SizeX="{X}" SizeY="{Y}" SizeZ="{Z}" '
+            f'SizeC="{C}" SizeT="1" PhysicalSizeX="0.5">{channels}{blocks}</Pixels></Image></OME>'
+        )
+        with tifffile.TiffWriter(folder / name, ome=False) as writer:
+            for page, plane in enumerate(image.take(number, axis=along)):
+                text = xml.encode() if page == 0 else None
+                writer.write(
+                    plane, description=text, metadata=None, photometric="minisblack",
+                    contiguous=False,
+                )  # fmt: skip
+    return [folder / name for name in files.values()]
+
+
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory) -> Dataset:
     """Six small fields: a..d train, e val, f test; d is smaller than the crops of 48."""

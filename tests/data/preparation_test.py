@@ -12,7 +12,7 @@ from isl_jax.data.discovery import match_files
 from isl_jax.data.layouts import PRESETS, Layout, Role, layout_from_options
 from isl_jax.data.projections import bin_average, bin_labels, focus_projection
 from isl_jax.data.store import open_dataset
-from tests.data.conftest import LAYOUT, prepare_raw, write_raw
+from tests.data.conftest import LAYOUT, prepare_raw, write_ome_set, write_raw
 
 
 def prepared(source, layout, out, **options):
@@ -109,6 +109,52 @@ def test_channels_inside_a_file_by_name_or_number(tmp_path):
     np.testing.assert_array_equal(inputs[..., 1], image[0, 2])
     np.testing.assert_array_equal(inputs[..., 2], image[1].max(0))
     np.testing.assert_array_equal(dataset.stain_image("x"), np.rint(image[2].mean(0)))
+
+
+def test_an_ome_tiff_of_several_files_is_one_field(tmp_path):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    image = numbers((2, 3, 20, 21))
+    files = write_ome_set(raw, image, ["BF", "DAPI"])
+    tifffile.imwrite(raw / "x_masks.tif", numbers((20, 21), 9))
+    pattern = r"(?P<field>[^_]+)_(?:C\d\.ome|(?P<channel>masks))\.tif"
+    layout = layout_from_options(
+        {"pattern": pattern, "inputs": "BF", "stain": "DAPI:max", "labels": "masks"}
+    )
+    fields, unmatched = match_files(raw, layout)
+    assert [field.name for field in fields] == ["x"] and not unmatched
+    dataset = prepared(raw, layout, tmp_path / "out")
+    np.testing.assert_array_equal(dataset.inputs("x"), np.moveaxis(image[0], 0, -1))
+    np.testing.assert_array_equal(dataset.stain_image("x"), image[1].max(0))
+    record = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    named = [source["file"] for source in record["fields"][0]["sources"]["BF"]]
+    assert named == [path.name for path in files]
+    # The same files by a pattern that finds the channel in each name: each is taken for itself.
+    by_name = layout_from_options(
+        {"pattern": r"(?P<field>[^_]+)_(?P<channel>C\d)\.ome\.tif", "inputs": "C1"}
+    )
+    named = prepared(raw, by_name, tmp_path / "named")
+    np.testing.assert_array_equal(named.inputs("x"), np.moveaxis(image[1], 0, -1))
+
+
+def test_colour_images_as_three_channels(tmp_path):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    image = numbers((20, 21, 3), dtype=np.uint8)
+    (raw / "x_he.png").write_bytes(png_encode(image))
+    tifffile.imwrite(raw / "x_phase.tif", numbers((20, 21)).astype(np.uint8))
+    layout = layout_from_options(
+        {"pattern": "{field}_{channel}{suffix}", "inputs": "he:rgb,phase,he[1]:rgb"}
+    )
+    dataset = prepared(raw, layout, tmp_path / "out")
+    assert dataset.channels == ("he:R", "he:G", "he:B", "phase", "he:G")
+    np.testing.assert_array_equal(dataset.inputs("x")[..., :3], image)
+    np.testing.assert_array_equal(dataset.inputs("x")[..., 4], image[..., 1])
+    # In a layout without channels in the file names, by the colours' own names.
+    (raw / "x_phase.tif").unlink()
+    inside = layout_from_options({"pattern": "{field}.png", "inputs": "B,R"})
+    named = prepared(raw, inside, tmp_path / "named")
+    np.testing.assert_array_equal(named.inputs("x_he"), image[..., [2, 0]])
 
 
 def test_opera_index(tmp_path):

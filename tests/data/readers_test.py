@@ -10,6 +10,7 @@ from imagecodecs import png_encode
 
 from isl_jax.data import readers
 from isl_jax.data.ome_zarr import list_zarr_labels
+from tests.data.conftest import write_ome_set
 
 DTYPES = [np.uint8, np.uint16, np.uint32, np.int16, np.int32, np.float32, np.float64]
 
@@ -73,6 +74,61 @@ def test_ome_tiff_gives_channel_names_planes_and_pixel_size(tmp_path):
     np.testing.assert_array_equal(readers.read(path, channel=1, planes=[2]), image[1, 2:3])
 
 
+@pytest.mark.parametrize("by", ["C", "Z"])
+def test_an_ome_tiff_spread_over_files_is_one_image_whichever_is_opened(tmp_path, by):
+    image = numbers((2, 3, 11, 12))
+    files = write_ome_set(tmp_path, image, ["BF", "DAPI"], by=by)
+    for path in files:
+        info = readers.inspect(path)
+        assert (info.channels, info.planes, info.pixel_size) == (("BF", "DAPI"), 3, 0.5)
+        assert {path, *info.siblings} == set(files)
+        np.testing.assert_array_equal(
+            readers.read(path, channel=1, planes=[2, 0]), image[1, [2, 0]]
+        )
+        np.testing.assert_array_equal(readers.read(path), image[0])
+
+
+def test_one_file_of_an_ome_set_alone(tmp_path):
+    image = numbers((2, 3, 11, 12))
+    for number, path in enumerate(write_ome_set(tmp_path, image, ["BF", "DAPI"])):
+        info = readers.inspect(path, alone=True)
+        assert (info.channels, info.planes, info.siblings) == (("0",), 3, ())
+        np.testing.assert_array_equal(readers.read(path, alone=True), image[number])
+
+
+def test_a_missing_or_truncated_file_of_an_ome_set_is_named(tmp_path):
+    first, second = write_ome_set(tmp_path, numbers((2, 3, 11, 12)), ["BF", "DAPI"])
+    os.truncate(second, second.stat().st_size - 100)
+    with pytest.raises(ValueError, match=r"x_C1.ome.tif: (is truncated|cannot be read)"):
+        readers.inspect(first)
+    second.unlink()
+    with pytest.raises(ValueError, match=r"x_C0.ome.tif: .* x_C1.ome.tif is not beside it"):
+        readers.inspect(first)
+
+
+def test_files_that_describe_each_others_images_give_their_own(tmp_path):
+    """One file a position, as Micro-Manager writes them, with all positions in the metadata."""
+    images = numbers((2, 3, 9, 10))
+    described = "".join(
+        f'<Image ID="Image:{k}"><Pixels ID="Pixels:{k}" DimensionOrder="XYZCT" Type="uint16" '
+        'SizeX="10" SizeY="9" SizeZ="3" SizeC="1" SizeT="1"><TiffData IFD="0" PlaneCount="3">'
+        f'<UUID FileName="pos{k}.ome.tif">urn:uuid:{k}</UUID></TiffData></Pixels></Image>'
+        for k in range(2)
+    )
+    for k in range(2):
+        xml = (
+            '<?xml version="1.0" encoding="UTF-8"?><OME xmlns="http://www.openmicroscopy.org/'
+            f'Schemas/OME/2016-06" UUID="urn:uuid:{k}">{described}</OME>'
+        )
+        with tifffile.TiffWriter(tmp_path / f"pos{k}.ome.tif", ome=False) as writer:
+            writer.write(images[k], description=xml.encode(), metadata=None,
+                         photometric="minisblack")  # fmt: skip
+    for k in range(2):
+        path = tmp_path / f"pos{k}.ome.tif"
+        assert readers.inspect(path).siblings == ()
+        np.testing.assert_array_equal(readers.read(path), images[k])
+
+
 @pytest.mark.parametrize("axes", ["ZCYX", "CZYX", "TCYX"])
 def test_planes_and_channels_in_any_file_order(tmp_path, axes):
     image = numbers((3, 2, 9, 10))
@@ -109,6 +165,30 @@ def test_png(tmp_path, dtype):
     info = readers.inspect(tmp_path / "x.png")
     assert (info.height, info.width, info.dtype) == (7, 9, np.dtype(dtype))
     np.testing.assert_array_equal(readers.read(tmp_path / "x.png"), image[None])
+
+
+@pytest.mark.parametrize("samples", [3, 4])
+@pytest.mark.parametrize("kind", ["png", "tif", "planar tif", "stack tif"])
+def test_colours_are_channels_where_they_are_asked_for(tmp_path, kind, samples):
+    image = numbers((2, 7, 9, samples), np.uint8)
+    path = tmp_path / f"x.{kind.split()[-1]}"
+    if kind == "png":
+        path.write_bytes(png_encode(image[0]))
+    elif kind == "planar tif":
+        tifffile.imwrite(path, np.moveaxis(image[0], -1, 0), photometric="rgb",
+                         planarconfig="separate")  # fmt: skip
+    else:
+        tifffile.imwrite(path, image if kind == "stack tif" else image[0], photometric="rgb")
+    planes = 2 if kind == "stack tif" else 1
+    info = readers.inspect(path, colour=True)
+    assert (info.channels, info.planes, info.height, info.width) == (("R", "G", "B"), planes, 7, 9)
+    assert info.channel_index("G") == 1 and info.channel_index("0") is None
+    for channel in range(3):
+        read = readers.read(path, channel=channel, colour=True)
+        np.testing.assert_array_equal(read, image[:planes, ..., channel])
+    for refuse in (readers.inspect, readers.read):
+        with pytest.raises(ValueError, match="colour image, expected grey"):
+            refuse(path)
 
 
 def test_plain_numpy_arrays(tmp_path):
