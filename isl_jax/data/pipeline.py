@@ -117,8 +117,10 @@ def resident_bytes(dataset: Dataset, crops: Crops, *, target: Target) -> int:
 
 
 def _read_options(num_workers: int) -> grain.ReadOptions:
-    # grain's default buffer of 500 elements would be 500 batches.
-    return grain.ReadOptions(num_threads=num_workers, prefetch_buffer_size=2 * num_workers)
+    # grain's default buffer of 500 elements would be 500 batches; one more than are being loaded
+    # is as fast as any number (docs/performance.md).
+    ahead = num_workers + 1 if num_workers else 0
+    return grain.ReadOptions(num_threads=num_workers, prefetch_buffer_size=ahead)
 
 
 def _with_epoch(length: int, position: int, index: int) -> tuple[int, int]:

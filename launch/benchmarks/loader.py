@@ -17,19 +17,26 @@ from pathlib import Path
 
 import numpy as np
 
-from isl_jax.data.crops import FreshCrops, fixed_crops
-from isl_jax.data.normalisation import StainScale
-from isl_jax.data.pipeline import training_batches
-from isl_jax.data.samples import load_crop
-from isl_jax.data.store import FIELDS_DIR, INPUTS, STAIN, Dataset, Field
+from isl_jax.data.store import FIELDS_DIR
+from isl_jax.launch.benchmarks import _crop_loaders as loaders
+from isl_jax.launch.benchmarks._crop_loaders import BATCH, CROP, NUM_FIELDS, SIZE
 
-SIZE, CROP, BATCH, PER_IMAGE = 2160, 512, 10, 5
-NUM_FIELDS, NUM_BATCHES, ROUNDS = 16, 40, 5
-# 575 fields of 2160² × 4 planes × 2 bytes: 20 GiB, as sparse files.
-NUM_SPARSE_FIELDS = 575
+NUM_BATCHES, ROUNDS = 40, 3
 
 # What a contender does: prepared fields → endless batches.
 Batches = Callable[[Path], Iterator]
+
+_OURS: dict[str, Batches] = {
+    "ours, 2 threads": loaders.ours,
+    "ours, crops in memory": loaders.resident,
+    "to device, standardised by the loader": loaders.standardised_by_loader,
+    "to device, standardised there": loaders.standardised_on_device,
+}
+_PEERS: dict[str, Batches] = {
+    "reference: float64 crops in RAM, torch": loaders.float64_crops,
+    "torch, 2 workers, memory-mapped": loaders.torch_workers,
+    "torch, 2 workers, our load_crop": loaders.torch_our_crops,
+}
 
 
 def main(*, peer: bool) -> dict:
@@ -38,21 +45,17 @@ def main(*, peer: bool) -> dict:
     Memory is anonymous and shared memory beyond the imported program, worker processes included;
     mapped files, which the system takes back when it needs to, are not counted.
     """
-    contenders: dict[str, Batches] = {"ours, 2 threads": _ours, "ours, crops in memory": _resident}
-    if peer:
-        contenders |= {
-            "reference: float64 crops in RAM, torch": _float64_crops,
-            "torch, 2 workers, memory-mapped": _torch_workers,
-            "torch, 2 workers, our load_crop": _torch_our_crops,
-        }
+    if peer and find_spec("torch") is None:
+        raise ValueError("--peer needs torch: pip install 'isl-jax[bench]'")
+    contenders = _OURS | (_PEERS if peer else {})
     figures: dict[str, dict] = {}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        _write_store(root, NUM_FIELDS)
+        loaders.write_store(root)
         rounds: dict[str, list[dict]] = {name: [] for name in contenders}
         for _ in range(ROUNDS):
             for name, batches in contenders.items():
-                rounds[name].append(_in_own_process(batches, root, NUM_BATCHES))
+                rounds[name].append(_in_own_process(batches, root))
         print(f"{NUM_FIELDS} fields {SIZE}², crops {CROP}², batch {BATCH}; median of {ROUNDS}")
         print(f"{'':<40}{'start-up s':>11}{'crops/s':>9}{'min':>7}{'max':>7}{'MiB':>7}")
         for name, results in rounds.items():
@@ -65,142 +68,27 @@ def main(*, peer: bool) -> dict:
             )
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        _write_sparse_store(root)
-        row = _in_own_process(_fresh_of_20_gib, root, NUM_BATCHES)
+        loaders.write_sparse_store(root)
+        row = _in_own_process(loaders.fresh_of_20_gib, root)
         figures["20 GiB store"] = row
         print(
-            f"20 GiB store ({NUM_SPARSE_FIELDS} fields), fresh crops, 2 threads: "
+            f"20 GiB store ({loaders.NUM_SPARSE_FIELDS} fields), fresh crops, 2 threads: "
             f"{row['memory_mib']:.0f} MiB, {row['crops_per_second']:.0f} crops/s"
         )
     return figures
 
 
-# Ours ---------------------------------------------------------------------------------------------
-
-
-def _ours(root: Path) -> Iterator:
-    dataset = _dataset(root, NUM_FIELDS)
-    crops, _ = fixed_crops(
-        dataset, dataset.fields, rule="stain_signal", size=CROP, per_image=PER_IMAGE, seed=0
-    )
-    return training_batches(
-        dataset, crops, target="stain", batch_size=BATCH, seed=0, num_workers=2, cache_bytes=0
-    )
-
-
-def _resident(root: Path) -> Iterator:
-    dataset = _dataset(root, NUM_FIELDS)
-    crops, _ = fixed_crops(
-        dataset, dataset.fields, rule="stain_signal", size=CROP, per_image=PER_IMAGE, seed=0
-    )
-    return training_batches(
-        dataset, crops, target="stain", batch_size=BATCH, seed=0, num_workers=2, cache_bytes=1 << 40
-    )
-
-
-def _fresh_of_20_gib(root: Path) -> Iterator:
-    dataset = _dataset(root, NUM_SPARSE_FIELDS)
-    crops = FreshCrops(dataset, dataset.fields, rule="any", size=CROP, per_image=PER_IMAGE, seed=0)
-    return training_batches(dataset, crops, target="stain", batch_size=BATCH, seed=0, num_workers=2)
-
-
-# Peers --------------------------------------------------------------------------------------------
-
-
-def _float64_crops(root: Path) -> Iterator:
-    """All crops standardised in float64 and held in memory, one process, as the paper's code."""
-    from torch.utils.data import DataLoader
-
-    dataset, rng, samples = _dataset(root, NUM_FIELDS), np.random.default_rng(0), []
-    for field in dataset.fields:
-        image = np.array(dataset.inputs(field.name), np.float64)
-        image = (image - image.mean((0, 1))) / image.std((0, 1))
-        stain = np.array(dataset.stain_image(field.name), np.float64) / 65535
-        for _ in range(PER_IMAGE):
-            top, left = rng.integers(0, SIZE - CROP, 2)
-            window = np.s_[top : top + CROP, left : left + CROP]
-            samples.append((image[window].copy(), stain[window].copy()))
-    return _endless(DataLoader(samples, batch_size=BATCH, shuffle=True))  # type: ignore
-
-
-class _MemoryMapped:
-    """A torch data set of random crops of memory-mapped fields."""
-
-    def __init__(self, root: Path):
-        self.root, self.opened = root, {}
-
-    def __len__(self) -> int:
-        return NUM_FIELDS * PER_IMAGE
-
-    def __getitem__(self, index: int):
-        name, rng = _name(index // PER_IMAGE), np.random.default_rng(index)
-        if name not in self.opened:
-            folder = self.root / FIELDS_DIR / name
-            self.opened[name] = [np.load(folder / f, mmap_mode="r") for f in (INPUTS, STAIN)]
-        inputs, stain = self.opened[name]
-        top, left = rng.integers(0, SIZE - CROP, 2)
-        window = np.s_[top : top + CROP, left : left + CROP]
-        image = (inputs[window].astype(np.float32) - np.float32(3e4)) / np.float32(1e4)
-        return image, stain[window].astype(np.float32) / np.float32(6e4)
-
-
-class _OurCrops(_MemoryMapped):
-    """The same with this project's own crop code, which leaves the two pipelines to compare."""
-
-    def __init__(self, root: Path):
-        super().__init__(root)
-        self.dataset = None
-
-    def __getitem__(self, index: int):
-        if self.dataset is None:
-            self.dataset = _dataset(self.root, NUM_FIELDS)
-            crops, _ = fixed_crops(
-                self.dataset,
-                self.dataset.fields,
-                rule="any",
-                size=CROP,
-                per_image=PER_IMAGE,
-                seed=0,
-            )
-            self.crops = crops
-        sample = load_crop(self.dataset, self.crops[index], target="stain")
-        return sample["image"], sample["target"], sample["weight"]
-
-
-def _torch_workers(root: Path) -> Iterator:
-    return _endless(_with_two_workers(_MemoryMapped(root)))
-
-
-def _torch_our_crops(root: Path) -> Iterator:
-    return _endless(_with_two_workers(_OurCrops(root)))
-
-
-def _with_two_workers(dataset):
-    from torch.utils.data import DataLoader
-
-    return DataLoader(
-        dataset, batch_size=BATCH, shuffle=True, num_workers=2, persistent_workers=True
-    )
-
-
-def _endless(loader) -> Iterator:
-    while True:
-        yield from loader
-
-
-# Measuring ----------------------------------------------------------------------------------------
-
-
-def _in_own_process(batches: Batches, root: Path, num_batches: int) -> dict:
+def _in_own_process(batches: Batches, root: Path) -> dict:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_measure, batches, root, num_batches).result()
+        return pool.submit(_measure, batches, root).result()
 
 
-def _measure(batches: Batches, root: Path, num_batches: int) -> dict:
-    if batches in (_float64_crops, _torch_workers, _torch_our_crops):
-        if find_spec("torch") is None:
-            raise ValueError("--peer needs torch: pip install 'isl-jax[bench]'")
+def _measure(batches: Batches, root: Path) -> dict:
+    # Imports are the program, not the loader: outside time and memory.
+    if batches in _PEERS.values():
         importlib.import_module("torch.utils.data")
+    if batches in (loaders.standardised_by_loader, loaders.standardised_on_device):
+        importlib.import_module("jax").devices()
     for path in sorted(root.glob(f"{FIELDS_DIR}/*/*.npy"))[: 2 * NUM_FIELDS]:
         np.load(path, mmap_mode="r").max()  # into the page cache
     before, start = _memory_mib(), time.perf_counter()
@@ -210,14 +98,15 @@ def _measure(batches: Batches, root: Path, num_batches: int) -> dict:
     for _ in range(10):
         next(iterator)
     peak, start = 0.0, time.perf_counter()
-    for number in range(num_batches):
+    for number in range(NUM_BATCHES):
         next(iterator)
         if number % 10 == 0:
             peak = max(peak, _memory_mib())
     seconds = time.perf_counter() - start
+    iterator.close()  # type: ignore[attr-defined]
     return {
         "startup_s": startup,
-        "crops_per_second": num_batches * BATCH / seconds,
+        "crops_per_second": NUM_BATCHES * BATCH / seconds,
         "memory_mib": peak - before,
     }
 
@@ -232,36 +121,3 @@ def _memory_mib() -> float:
             if line.startswith(("RssAnon:", "RssShmem:")):
                 total += int(line.split()[1])
     return total / 1024
-
-
-def _name(number: int) -> str:
-    return f"field{number:03d}"
-
-
-def _write_store(root: Path, count: int) -> None:
-    rng = np.random.default_rng(0)
-    for number in range(count):
-        folder = root / FIELDS_DIR / _name(number)
-        folder.mkdir(parents=True)
-        stain = rng.integers(0, 3000, (SIZE, SIZE)).astype(np.uint16)
-        rows, columns = rng.integers(0, SIZE - 60, (2, 200))
-        for row, column in zip(rows, columns, strict=True):
-            stain[row : row + 60, column : column + 60] += 30000
-        np.save(folder / INPUTS, rng.integers(0, 60000, (SIZE, SIZE, 3)).astype(np.uint16))
-        np.save(folder / STAIN, stain)
-
-
-def _write_sparse_store(root: Path) -> None:
-    for number in range(NUM_SPARSE_FIELDS):
-        folder = root / FIELDS_DIR / _name(number)
-        folder.mkdir(parents=True)
-        for name, shape in ((INPUTS, (SIZE, SIZE, 3)), (STAIN, (SIZE, SIZE))):
-            np.lib.format.open_memmap(folder / name, mode="w+", dtype=np.uint16, shape=shape)
-
-
-def _dataset(root: Path, count: int) -> Dataset:
-    fields = [
-        Field(_name(k), _name(k), "train", SIZE, SIZE, True, False, (3e4,) * 3, (1e4,) * 3)
-        for k in range(count)
-    ]
-    return Dataset(root, "nucleus", ("a", "b", "c"), "stain", StainScale(0, 6e4), tuple(fields))
