@@ -7,6 +7,13 @@
 Pretrains once (--config.pretrain.* are its settings; or give --isl_checkpoint), then fine-tunes
 (--config.train.*) and tests every run of the grid on the same withheld fields. Runs that are done
 are skipped, cut ones resumed, failed ones reported at the end with exit status 1.
+
+--dry_run prints the runs, how far each has come and how long the rest will take. On a cluster,
+
+    isl-sweep … --executor=slurm \
+        --executor_options=slurm_partition=gpu,gpus_per_node=1,timeout_min=240
+
+queues the pretext run and, after it, the others as an array (pip install 'isl-jax[slurm]').
 """
 
 import sys
@@ -15,10 +22,13 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from isl_jax.data.store import open_dataset
 from isl_jax.launch.command import command
 from isl_jax.launch.configuration import configure_jax, find_packaged_config, to_experiment
+from isl_jax.launch.submission import submit
 from isl_jax.study.experiment import Experiment
-from isl_jax.study.sweep import Grid, run_sweep
+from isl_jax.study.planning import Grid, Plan, plan_sweep
+from isl_jax.study.sweep import run_sweep
 from isl_jax.training.loop import InterruptedTrainingError
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="FILE of the study, no stage.")
@@ -32,6 +42,14 @@ _STAND_IN = flags.DEFINE_enum(
     None,
     ["random"],
     "Use this init for imagenet when its weights cannot be downloaded (the report says so).",
+)
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the plan and the time it takes; run nothing.")
+_EXECUTOR = flags.DEFINE_enum(
+    "executor", None, ["slurm", "local"], "Queue the runs as jobs, instead of running them here."
+)
+_OPTIONS = flags.DEFINE_list("executor_options", [], "Options of submitit, as name=value.")
+_PARALLEL = flags.DEFINE_integer(
+    "parallel", None, "Jobs that run at once; default: slurm all, local one.", lower_bound=1
 )
 
 
@@ -57,25 +75,56 @@ def _stages(config: ConfigDict) -> tuple[Experiment, Experiment]:
     return to_experiment(pretrain), to_experiment(segment)
 
 
-def main() -> int:
-    """Run the sweep that the flags describe."""
+def _plan() -> Plan:
     if _CONFIG.value is None or not _WORKDIR.value:
         raise ValueError("--config=FILE and --workdir=FOLDER are needed; see --help")
     unknown = set(_INITS.value) - {"random", "imagenet", "isl"}
     if unknown:
         raise ValueError(f"--inits: {sorted(unknown)[0]!r} is none of random, imagenet, isl")
     grid = Grid(_numbers("n", _N.value), tuple(_INITS.value), _numbers("seeds", _SEEDS.value))
-    configure_jax()
-    pretrain, segment = _stages(_CONFIG.value)
-    try:
-        failures = run_sweep(
-            pretrain,
-            segment,
-            grid,
-            Path(_WORKDIR.value),
-            isl_checkpoint=Path(_ISL.value) if _ISL.value else None,
-            stand_in=_STAND_IN.value,
+    if _EXECUTOR.value == "slurm" and _CONFIG.value.model.compute_dtype == "auto":
+        # auto looks at this machine, and queues are fed from machines without an accelerator.
+        raise ValueError(
+            "--executor=slurm cannot know the nodes: set --config.model.compute_dtype=bfloat16 "
+            "for GPUs, float32 for CPUs"
         )
+    pretrain, segment = _stages(_CONFIG.value)
+    open_dataset(str(segment.data.root))  # before any run, and before a job waits in a queue
+    return plan_sweep(
+        pretrain,
+        segment,
+        grid,
+        # Whole paths: jobs and later sweeps may start in other folders.
+        Path(_WORKDIR.value).absolute(),
+        isl_checkpoint=Path(_ISL.value).absolute() if _ISL.value else None,
+        stand_in=_STAND_IN.value,
+    )
+
+
+def _options() -> dict[str, str | int]:
+    options: dict[str, str | int] = {}
+    for text in _OPTIONS.value:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"--executor_options: {text!r} is not name=value")
+        options[name] = int(value) if value.isdigit() else value
+    return options
+
+
+def main() -> int:
+    """Run, queue or describe the sweep of the flags."""
+    configure_jax()
+    plan = _plan()
+    if _DRY_RUN.value:
+        print(plan.table())
+        return 0
+    try:
+        if _EXECUTOR.value:
+            failures = submit(
+                plan, cluster=_EXECUTOR.value, options=_options(), parallel=_PARALLEL.value
+            )
+        else:
+            failures = run_sweep(plan)
     except InterruptedTrainingError as stopped:
         print(stopped, file=sys.stderr)
         return 128 + 15

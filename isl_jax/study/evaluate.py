@@ -1,7 +1,6 @@
 """Scores of one trained run, or of anybody's label images, on the withheld fields (section 3.1).
 
-Everything is scored twice: on fixed test crops, as in the paper, and on whole fields. The crops
-depend on the data set and on `seed` only, so that every run of a study is scored on the same ones.
+Everything is scored twice: on fixed test crops, as in the paper, and on whole fields.
 """
 
 import dataclasses
@@ -11,11 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from isl_jax.data import readers
-from isl_jax.data.crops import NO_MARGIN, Margin
 from isl_jax.data.store import Dataset, Field
 from isl_jax.inference.model import Prediction, load_model
 from isl_jax.study.records import evaluation_folder
-from isl_jax.study.scoring import METRIC_TARGETS, Metric, Summary, Window, evaluate_fields
+from isl_jax.study.scoring import (
+    METRIC_TARGETS,
+    EvaluationCrops,
+    Metric,
+    Summary,
+    Window,
+    evaluate_fields,
+)
 
 _METRICS: Mapping[str, Metric] = {target: metric for metric, target in METRIC_TARGETS.items()}
 
@@ -23,20 +28,16 @@ _METRICS: Mapping[str, Metric] = {target: metric for metric, target in METRIC_TA
 def evaluate_run(
     workdir: Path,
     dataset: Dataset,
+    crops: EvaluationCrops,
     *,
     split: str = "test",
-    crops_per_image: int = 5,
-    crop_size: int = 512,
-    margin: Margin = NO_MARGIN,
-    seed: int = 0,
 ) -> Summary:
     """Score a trained run on `split` and write `workdir/evaluation/`.
 
     Pretext runs get the PCC of predicted and true stain, nucleus runs the IoU of the semantic mask
     (probability > 0.5), cell runs the mAP of the instances with AP at each threshold, F1, AJI and
-    PQ. `seed` draws the crops: leave it alone to compare runs. Splits other than `test` go to
-    `evaluation_<split>/`. Raises ValueError or FileNotFoundError for a run without a usable model,
-    or a data set that does not fit it.
+    PQ. Splits other than `test` go to `evaluation_<split>/`. Raises ValueError or FileNotFoundError
+    for a run without a usable model, or a data set that does not fit it.
     """
     model = load_model(workdir)
     metric = _METRICS[model.info.objective.target]
@@ -55,9 +56,9 @@ def evaluate_run(
             return whole, []
         # Always the same number of crops, so that the network compiles once.
         batch = np.stack([image[window] for window in windows])
-        filler = np.zeros((max(0, crops_per_image - len(batch)), *batch.shape[1:]), np.float32)
-        crops = model.predict_standardised(np.concatenate([batch, filler]))
-        return whole, crops[: len(windows)]
+        filler = np.zeros((max(0, crops.per_image - len(batch)), *batch.shape[1:]), np.float32)
+        parts = model.predict_standardised(np.concatenate([batch, filler]))
+        return whole, parts[: len(windows)]
 
     return evaluate_fields(
         predict,
@@ -66,12 +67,7 @@ def evaluate_run(
         folder=evaluation_folder(workdir, split),
         split=split,
         description=f"evaluating {workdir.name}",
-        crop_options={
-            "size": crop_size,
-            "per_image": crops_per_image,
-            "seed": seed,
-            "margin": margin,
-        },
+        crops=crops,
     )
 
 
@@ -79,12 +75,9 @@ def evaluate_labels(
     predictions: Path,
     workdir: Path,
     dataset: Dataset,
+    crops: EvaluationCrops,
     *,
     split: str = "test",
-    crops_per_image: int = 5,
-    crop_size: int = 512,
-    margin: Margin = NO_MARGIN,
-    seed: int = 0,
 ) -> Summary:
     """Score label images of another program by the same code against the same truth.
 
@@ -114,12 +107,7 @@ def evaluate_labels(
         folder=evaluation_folder(workdir, split),
         split=split,
         description=f"scoring {predictions.name}",
-        crop_options={
-            "size": crop_size,
-            "per_image": crops_per_image,
-            "seed": seed,
-            "margin": margin,
-        },
+        crops=crops,
     )
 
 

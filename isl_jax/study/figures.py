@@ -6,7 +6,8 @@ Okabe and Ito, which colour-blind readers can tell apart.
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ INIT_NAMES = {
     "isl": "ISL pretraining",
 }
 INIT_COLOURS = {"random": "#E69F00", "imagenet": "#CC79A7", "isl": "#0072B2"}
+# Other programs have names of their own.
+_OTHER_COLOURS = ("#666666", "#009E73", "#D55E00", "#56B4E9")
 # Of the pixels of a semantic mask: rightly found, missed, wrongly found.
 HIT, MISSED, EXTRA = "#009E73", "#56B4E9", "#D55E00"
 _OBJECTS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#CC79A7", "#D55E00")
@@ -43,13 +46,14 @@ _STYLE: dict[Any, Any] = {
 
 
 def box_plot(scores: Mapping[str, Sequence[float]], *, metric: str, title: str) -> Figure:
-    """Figures 7a and 9a: one box for each init, every image a dot; the diamond is the mean."""
+    """Figures 7a and 9a: one box for each arm, every image a dot; the diamond is the mean."""
     rng = np.random.default_rng(0)
+    colours = _colours(scores)
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=_PLOT_SIZE, layout="constrained")
         axes = figure.subplots()
         for place, (init, values) in enumerate(scores.items()):
-            colour = INIT_COLOURS[init]
+            colour = colours[init]
             places = place + rng.uniform(-0.2, 0.2, size=len(values))
             # Thousands of dots become a haze behind the box, a few stay dots.
             alpha = min(0.6, 150 / max(len(values), 1))
@@ -68,7 +72,9 @@ def box_plot(scores: Mapping[str, Sequence[float]], *, metric: str, title: str) 
                 meanprops={"marker": "D", "markerfacecolor": "black", "markeredgecolor": "white"},
                 zorder=2,
             )
-        axes.set_xticks(range(len(scores)), [INIT_NAMES[init] for init in scores])
+        # Long names of many boxes stand below each other.
+        names = [arm_name(init).replace(" ", "\n", 1) for init in scores]
+        axes.set_xticks(range(len(scores)), names)
         axes.set_ylabel(METRIC_NAMES[metric])
         axes.set_ylim(0, _ceiling([max(values, default=0) for values in scores.values()]))
         axes.set_title(title, fontsize=10)
@@ -83,8 +89,15 @@ def learning_curves(
     *,
     metric: str,
     title: str,
+    seeds: Mapping[str, Sequence[Sequence[float]]] | None = None,
+    levels: Mapping[str, float] | None = None,
 ) -> Figure:
-    """Figures 7b and 9b: mean score against N for each init, with its band where there is one."""
+    """Figures 7b and 9b: mean score against N for each init, with its band where there is one.
+
+    `seeds` are the mean scores of single runs at each N, drawn as dots; `levels` scores that need
+    no annotated image, drawn as dashed lines.
+    """
+    levels = levels or {}
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=_PLOT_SIZE, layout="constrained")
         axes = figure.subplots()
@@ -94,13 +107,20 @@ def learning_curves(
             low = [interval.low for interval in intervals[init]]
             high = [interval.high for interval in intervals[init]]
             axes.fill_between(n, low, high, color=colour, alpha=0.18, linewidth=0)
+            for number, of_runs in zip(n, (seeds or {}).get(init, ()), strict=False):
+                axes.plot([number] * len(of_runs), of_runs, ".", color=colour, alpha=0.5, zorder=1)
+        colours = _colours(levels)
+        for name, level in levels.items():
+            axes.axhline(level, color=colours[name], linestyle="--", label=arm_name(name))
         axes.set_xscale("log")
         axes.set_xticks(n, [str(number) for number in n])
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("annotated images, N")
         axes.set_ylabel(f"mean {METRIC_NAMES[metric]}")
         highs = [interval.high for of_init in intervals.values() for interval in of_init]
-        axes.set_ylim(0, _ceiling([*highs, *(m for of_init in means.values() for m in of_init)]))
+        axes.set_ylim(
+            0, _ceiling([*highs, *levels.values(), *(m for v in means.values() for m in v)])
+        )
         axes.set_title(title, fontsize=10)
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
@@ -144,6 +164,11 @@ def panels(rows: Sequence[Mapping[str, np.ndarray]], names: Sequence[str]) -> Fi
         for axes, caption in zip(grid[0], captions, strict=True):
             axes.set_title(caption, fontsize=8)
     return figure
+
+
+def arm_name(arm: str) -> str:
+    """What the report calls an init, or another program."""
+    return INIT_NAMES.get(arm, arm)
 
 
 def grey(image: np.ndarray, *, limits: tuple[float, float] | None = None) -> np.ndarray:
@@ -203,6 +228,11 @@ def picture_uri(picture: np.ndarray) -> str:
     buffer = io.BytesIO()
     imsave(buffer, picture, format="jpg", pil_kwargs={"quality": 88})
     return _data_uri(buffer.getvalue(), "image/jpeg")
+
+
+def _colours(arms: Iterable[str]) -> dict[str, str]:
+    others = itertools.cycle(_OTHER_COLOURS)
+    return {arm: INIT_COLOURS.get(arm) or next(others) for arm in arms}
 
 
 def _data_uri(content: bytes, kind: str) -> str:

@@ -15,7 +15,10 @@ _NUMBER_WORDS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
 
 @dataclasses.dataclass(frozen=True)
 class TableRow:
-    """One line of the main table, as text; `paper` cells are None where the paper is silent."""
+    """One line of the main table, as text; cells are empty where there is nothing to say.
+
+    `other` is the score of another program, which belongs to no arm.
+    """
 
     label: str
     scores: dict[str, str]
@@ -25,6 +28,7 @@ class TableRow:
     paper_baseline: str
     paper_isl: str
     paper_gain: str
+    other: str = ""
 
 
 def percent(gain: float) -> str:
@@ -135,6 +139,24 @@ def annotations_saved(study: Study) -> list[str]:
     return sentences
 
 
+def other_programs(study: Study) -> list[str]:
+    """Where the scores of other programs stand on the learning curve of ISL."""
+    sentences = []
+    for other in study.others:
+        score = study.other_score(other, "crops")
+        told = f"{other.init} reaches {METRIC_NAMES[study.metric]} {score} on the same crops"
+        if ISL in study.inits and study.score(ISL, study.n[-1], "crops").count:
+            needed = study.annotations_to_reach(score.mean, "crops")
+            if needed is None:
+                told += f"; ISL pretraining does not with up to {images(study.n[-1])}"
+            elif needed <= study.n[0]:
+                told += f"; ISL pretraining reaches that with {images(study.n[0])}"
+            else:
+                told += f"; ISL pretraining reaches that with about {needed:.0f} annotated images"
+        sentences.append(f"{told}.")
+    return sentences
+
+
 def table(study: Study, over: Over) -> list[TableRow]:
     """Rows of the main table: the stain first, then one row for each N."""
     # The paper scores crops.
@@ -155,6 +177,10 @@ def table(study: Study, over: Over) -> list[TableRow]:
         )
     for compared in study.comparisons[over]:
         rows.append(_row(study, compared, paper))
+    for other in study.others:
+        label = f"{other.init}, {METRIC_NAMES[study.metric]}"
+        score = str(study.other_score(other, over))
+        rows.append(TableRow(label, {}, "", "", "", "", "", "", other=score))
     return rows
 
 
@@ -199,6 +225,7 @@ def text_table(study: Study) -> str:
         body = [head]
         for row in table(study, over):
             scores = [row.scores.get(init, "") for init in study.inits]
+            scores[0] = scores[0] or row.other
             paper = " → ".join(filter(None, (row.paper_baseline, row.paper_isl)))
             body.append([row.label, *scores, row.gain, paper, row.paper_gain])
         widths = [max(len(line[i]) for line in body) for i in range(len(head))]
@@ -208,6 +235,6 @@ def text_table(study: Study) -> str:
             for line in body
         ]
     lines.append(headline(study))
-    lines += [certainty(study), *annotations_saved(study)]
+    lines += [certainty(study), *annotations_saved(study), *other_programs(study)]
     lines += [f"no scores: {run.workdir} ({run.status}: {run.reason})" for run in study.holes]
     return "\n".join(line.rstrip() for line in lines if line)

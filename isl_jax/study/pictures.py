@@ -1,6 +1,7 @@
 """Pictures of what the runs of a study predicted, beside the truth (Figs. 8 and 10)."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -34,6 +35,7 @@ def panels(study: Study, dataset: Dataset) -> list[Panel]:
     leading = runs.get(ISL) or next(iter(runs.values()), None)
     if leading is None:
         return []
+    runs |= {other.init: other for other in study.others}
     ranked = sorted(leading.rows["fields"], key=lambda row: row[study.metric])
     ranked = [row["field"] for row in ranked if _is_known(dataset, row["field"])]
     if not ranked:
@@ -79,7 +81,7 @@ def _panel(
         if labels is not None:
             # uint32 ids from the file; the overlays compare them with int32 truth.
             shown = labels[window].astype(np.int64)
-            caption = figures.INIT_NAMES[init]
+            caption = figures.arm_name(init)
             pictures[caption] = _overlay(study, background, shown, truth)
             scores[caption] = _field_score(run, name, study.metric)
     return Panel(
@@ -92,7 +94,7 @@ def _panel(
 
 
 def _field_score(run: Run, name: str, metric: str) -> float:
-    return next(row[metric] for row in run.rows["fields"] if row["field"] == name)
+    return next((row[metric] for row in run.rows["fields"] if row["field"] == name), math.nan)
 
 
 def _stains(

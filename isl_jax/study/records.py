@@ -1,4 +1,4 @@
-"""The evaluation folder of a run: scores by image, their summary, predicted maps."""
+"""What a run leaves: recorded metrics, scores by image, their summary, predicted maps."""
 
 import contextlib
 import csv
@@ -64,6 +64,18 @@ def read_summary(workdir: Path) -> dict[str, Any] | None:
     """Return `summary.json` of a run, None when it has not been evaluated."""
     path = evaluation_folder(workdir) / SUMMARY
     return json.loads(path.read_text()) if path.exists() else None
+
+
+def read_metrics(workdir: Path) -> list[dict[str, Any]]:
+    """Lines of a run's `metrics.jsonl`, as far as they were recorded."""
+    path = workdir / "metrics.jsonl"
+    found = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            found.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue  # the last line of a killed run may be cut
+    return found
 
 
 def save_prediction(folder: Path, name: str, prediction: Prediction) -> None:

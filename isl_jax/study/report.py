@@ -14,7 +14,7 @@ from isl_jax.study.paper import PAPER
 from isl_jax.study.pictures import Panel, panels
 from isl_jax.study.records import written_whole
 from isl_jax.study.results import OVERS, Study, find_studies
-from isl_jax.study.statistics import bootstrap_interval
+from isl_jax.study.statistics import bootstrap_interval, mean_std
 
 PAGE = "index.html"
 
@@ -62,10 +62,11 @@ def _section(study: Study, folder: Path, *, several: bool) -> dict[str, Any]:
         "study": study,
         "metric": figures.METRIC_NAMES[study.metric],
         "init_names": figures.INIT_NAMES,
+        "arms": {a: figures.arm_name(a) for a in (*study.inits, *(o.init for o in study.others))},
         "colours": {"hit": figures.HIT, "missed": figures.MISSED, "extra": figures.EXTRA},
         "headline": narrative.headline(study),
         "certainty": narrative.certainty(study),
-        "saved": narrative.annotations_saved(study),
+        "saved": [*narrative.annotations_saved(study), *narrative.other_programs(study)],
         "paper": PAPER.get(study.study),
         "tables": {over: narrative.table(study, over) for over in OVERS},
         "plots": _plots(study, folder / "figures", name),
@@ -101,13 +102,14 @@ def _pictures(study: Study) -> tuple[Dataset | None, list[Panel]]:
 def _plots(study: Study, folder: Path, name: str) -> list[dict[str, str]]:
     metric, smallest = figures.METRIC_NAMES[study.metric], study.n[0]
     values = {init: study.values(init, smallest, "crops") for init in study.inits}
+    values |= {o.init: [row[study.metric] for row in o.rows["crops"]] for o in study.others}
     plots = []
     if any(values.values()):
         figure = figures.box_plot(
             values, metric=study.metric, title=f"N = {smallest}, all test crops and seeds"
         )
         means = ", ".join(
-            f"{figures.INIT_NAMES[init]} {study.score(init, smallest, 'crops')}" for init in values
+            f"{figures.arm_name(init)} {mean_std(scores)}" for init, scores in values.items()
         )
         plots.append(
             {
@@ -133,7 +135,15 @@ def _curve(study: Study, folder: Path, name: str) -> dict[str, str]:
         for init in study.inits
     }
     figure = figures.learning_curves(
-        study.n, means, intervals, metric=study.metric, title="all test crops and seeds"
+        study.n,
+        means,
+        intervals,
+        metric=study.metric,
+        title="all test crops and seeds",
+        seeds={init: [study.run_means(init, n, "crops") for n in study.n] for init in study.inits}
+        if len(study.seeds) > 1
+        else None,
+        levels={o.init: study.other_score(o, "crops").mean for o in study.others},
     )
     told = "; ".join(
         f"{figures.INIT_NAMES[init]} "
@@ -145,7 +155,9 @@ def _curve(study: Study, folder: Path, name: str) -> dict[str, str]:
         "alt": f"Learning curves of mean {metric}: {told}",
         "caption": f"Mean {metric} against the number of annotated images (paper: Fig. "
         + ("7b" if study.study == "nucleus" else "9b")
-        + "). Band: 95 % bootstrap interval over test fields.",
+        + "). Band: 95 % bootstrap interval over test fields."
+        + (" Dots: runs." if len(study.seeds) > 1 else "")
+        + (" Dashed: other programs." if study.others else ""),
         "file": f"{name}_curves",
     }
 

@@ -8,7 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from isl_jax.study.records import Row, evaluation_folder, read_rows, read_summary
+from isl_jax.study.records import (
+    SUMMARY,
+    Row,
+    evaluation_folder,
+    read_metrics,
+    read_rows,
+    read_summary,
+)
 from isl_jax.study.statistics import (
     Interval,
     Score,
@@ -23,6 +30,8 @@ from isl_jax.study.statistics import (
 Over = Literal["crops", "fields"]
 OVERS: tuple[Over, ...] = ("crops", "fields")
 ISL = "isl"
+# Folder of a sweep with scores of other programs' label images, one folder a program.
+OTHERS = "others"
 # The arm that ISL is compared with, the paper's own first.
 _BASELINES = ("imagenet", "random")
 
@@ -51,16 +60,11 @@ class Run:
 
     def losses(self) -> list[tuple[int, float]]:
         """Training loss by step, as far as it was recorded."""
-        path = self.workdir / "metrics.jsonl"
-        found = []
-        for line in path.read_text().splitlines() if path.exists() else ():
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # the last line of a killed run may be cut
-            if record.get("split") == "train" and "loss" in record:
-                found.append((record["step"], record["loss"]))
-        return found
+        return [
+            (record["step"], record["loss"])
+            for record in read_metrics(self.workdir)
+            if record.get("split") == "train" and "loss" in record
+        ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +87,10 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """A sweep: its grid, its runs and the pretext run that the ISL arm starts from."""
+    """A sweep: its grid, its runs and the pretext run that the ISL arm starts from.
+
+    `others` are scored label images of other programs; the name of each is its `init`.
+    """
 
     workdir: Path
     study: str
@@ -94,6 +101,7 @@ class Study:
     stand_in: str
     runs: tuple[Run, ...]
     pretext: Run | None
+    others: tuple[Run, ...] = ()
 
     @property
     def metric(self) -> Literal["iou", "map"]:
@@ -135,6 +143,10 @@ class Study:
     def score(self, init: str, n: int, over: Over) -> Score:
         """Mean ± std over images and seeds."""
         return mean_std(self.values(init, n, over))
+
+    def run_means(self, init: str, n: int, over: Over) -> list[float]:
+        """Mean score of each run of one cell of the grid."""
+        return [mean_std([r[self.metric] for r in run.rows[over]]).mean for run in self.of(init, n)]
 
     def by_field(
         self, init: str, n: int, over: Over, *, seeds: set[int] | None = None
@@ -199,6 +211,14 @@ class Study:
         means = [self.score(self.baseline, m, over).mean for m in self.n]
         return annotations_needed(self.n, means, self.score(ISL, n, over).mean)
 
+    def other_score(self, other: Run, over: Over) -> Score:
+        """Mean ± std over images of another program's label images."""
+        return mean_std([row[self.metric] for row in other.rows[over]])
+
+    def annotations_to_reach(self, score: float, over: Over) -> float | None:
+        """Annotated images with which ISL reaches `score`; None if it does not."""
+        return annotations_needed(self.n, [self.score(ISL, m, over).mean for m in self.n], score)
+
     @cached_property
     def pcc(self) -> Mapping[Over, Score]:
         """How well the stain is predicted, over crops and over fields."""
@@ -224,10 +244,24 @@ def find_studies(workdir: Path) -> list[Study]:
     )
 
 
-def _read_study(workdir: Path) -> Study:
+def read_description(workdir: Path) -> dict[str, Any]:
+    """Content of a sweep's `sweep.json`; FileNotFoundError or ValueError if there is none."""
     path = workdir / "sweep.json"
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file; name the --workdir of isl-sweep")
     try:
-        stored = json.loads(path.read_text())
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise _damaged(workdir, error) from error
+
+
+def _damaged(workdir: Path, error: Exception) -> ValueError:
+    return ValueError(f"{workdir}/sweep.json: damaged ({error!r}); run the sweep again to write it")
+
+
+def _read_study(workdir: Path) -> Study:
+    stored = read_description(workdir)
+    try:
         stand_in = stored.get("imagenet_stand_in") or {}
         runs = tuple(
             _read_run(workdir / "runs" / run_name(init, n, seed), init, n, seed)
@@ -245,9 +279,13 @@ def _read_study(workdir: Path) -> Study:
             stand_in=str(stand_in.get("reason", "")),
             runs=runs,
             pretext=_pretext(workdir, runs) if ISL in stored["inits"] else None,
+            others=tuple(
+                _read_run(path.parent.parent, path.parent.parent.name, 0, 0)
+                for path in sorted(workdir.glob(f"{OTHERS}/*/evaluation/{SUMMARY}"))
+            ),
         )
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: damaged ({error!r}); run the sweep again to write it") from error
+    except (KeyError, TypeError) as error:
+        raise _damaged(workdir, error) from error
 
 
 def _pretext(workdir: Path, runs: tuple[Run, ...]) -> Run:

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from tqdm import tqdm
 
-from isl_jax.data.crops import Crop, fixed_crops, keep_rule
+from isl_jax.data.crops import NO_MARGIN, Crop, Margin, fixed_crops, keep_rule
 from isl_jax.data.store import Dataset, Field
 from isl_jax.inference.model import Prediction
 from isl_jax.instances.matching import THRESHOLDS, match
@@ -35,6 +35,21 @@ METRIC_TARGETS: Mapping[Metric, str] = {
     "iou": "semantic",
     "map": "distance_and_semantic",
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationCrops:
+    """Which crops of the withheld fields are scored.
+
+    They depend on the data set and on these values only, so that whatever is scored with the same
+    ones can be compared. `size` in pixels, `margin` in shares of the image: top, bottom, left,
+    right.
+    """
+
+    size: int = 512
+    per_image: int = 5
+    margin: Margin = NO_MARGIN
+    seed: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,12 +131,11 @@ def evaluate_fields(
     folder: Path,
     split: str,
     description: str,
-    crop_options: Mapping[str, Any],
+    crops: EvaluationCrops,
 ) -> Summary:
     """Score every field of `split` and its fixed crops, and write everything to `folder`.
 
-    `crop_options` are `size`, `per_image`, `seed` and `margin` of `fixed_crops`. Raises ValueError
-    if no field of the split has the truth that `metric` needs.
+    Raises ValueError if no field of the split has the truth that `metric` needs.
     """
     needs_stain = metric == "pcc"
     fields = dataset.select(split, stain=needs_stain, labels=not needs_stain)
@@ -131,7 +145,7 @@ def evaluate_fields(
             f"{'a stain' if needs_stain else 'labels'} to score against"
         )
     rule = keep_rule(METRIC_TARGETS[metric], dataset.study)
-    crops, dropped = fixed_crops(dataset, fields, rule=rule, **crop_options)
+    drawn, dropped = fixed_crops(dataset, fields, rule=rule, **dataclasses.asdict(crops))
     truth_of = dataset.stain_image if needs_stain else dataset.labels
     by_crop: list[Row] = []
     by_field: list[Row] = []
@@ -139,7 +153,7 @@ def evaluate_fields(
         # A log file gets a line now and then, a terminal a smooth bar.
         pace = 0.5 if sys.stderr.isatty() else 15.0
         for field in tqdm(fields, desc=description, unit="field", mininterval=pace):
-            chosen = [crop for crop in crops if crop.field == field.name]
+            chosen = [crop for crop in drawn if crop.field == field.name]
             whole, parts = predict(field, [_slices(crop) for crop in chosen])
             truth = np.asarray(truth_of(field.name))
             by_field.append({"field": field.name, **score(metric, whole, truth)})

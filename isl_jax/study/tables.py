@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from isl_jax.study.figures import INIT_NAMES
-from isl_jax.study.results import ISL, OVERS, Run, Study
+from isl_jax.study.records import Row
+from isl_jax.study.results import ISL, OVERS, Over, Run, Study
 
 _SUMMARY_COLUMNS = (
     *("over", "n", "init", "mean", "std", "images"),
@@ -20,12 +21,20 @@ def image_scores(study: Study) -> list[dict[str, Any]]:
     for run in study.done:
         for over in OVERS:
             for row in run.rows[over]:
-                where = f"{row['top']:.0f}, {row['left']:.0f}" if over == "crops" else "whole"
-                scores = found.setdefault((over, run.n, row["field"], where), {})
+                scores = found.setdefault((over, run.n, row["field"], _where(row, over)), {})
                 scores.setdefault(run.init, []).append(row[study.metric])
+    others = {
+        (over, other.init, row["field"], _where(row, over)): row[study.metric]
+        for other in study.others
+        for over in OVERS
+        for row in other.rows[over]
+    }
     rows = []
     for (over, n, field, where), scores in found.items():
         means = {init: sum(values) / len(values) for init, values in scores.items()}
+        for other in study.others:
+            if (over, other.init, field, where) in others:
+                means[other.init] = others[over, other.init, field, where]
         both = study.baseline in means and ISL in means
         difference = means[ISL] - means[str(study.baseline)] if both else None
         rows.append(
@@ -34,6 +43,10 @@ def image_scores(study: Study) -> list[dict[str, Any]]:
         )
     worst_of = ISL if ISL in study.inits else study.inits[0]
     return sorted(rows, key=lambda row: row["scores"].get(worst_of, 2.0))
+
+
+def _where(row: Row, over: Over) -> str:
+    return f"{row['top']:.0f}, {row['left']:.0f}" if over == "crops" else "whole"
 
 
 def run_facts(run: Run, study: Study) -> dict[str, Any]:
@@ -89,12 +102,20 @@ def write_tables(study: Study, folder: Path, name: str) -> None:
                         [over, c.n, init, *dataclasses.astuple(score)]
                         + ([*compared, c.num_fields] if is_isl else [""] * 6)
                     )
+            for other in study.others:
+                score = dataclasses.astuple(study.other_score(other, over))
+                writer.writerow([over, "", other.init, *score, *[""] * 6])
     for over in OVERS:
         with (folder / f"{name}_{over}.csv").open("w", newline="") as file:
             rows = [
                 {"init": run.init, "n": run.n, "seed": run.seed} | row
                 for run in study.done
                 for row in run.rows[over]
+            ]
+            rows += [
+                {"init": other.init, "n": "", "seed": ""} | row
+                for other in study.others
+                for row in other.rows[over]
             ]
             writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else ["init"])
             writer.writeheader()

@@ -27,6 +27,7 @@ from isl_jax.data.store import (
 from isl_jax.inference.model import Prediction
 from isl_jax.study import evaluate
 from isl_jax.study.results import run_name
+from isl_jax.study.scoring import EvaluationCrops
 
 CHANNELS = ("bf0", "bf1", "pc")
 
@@ -158,7 +159,7 @@ def make_sweep(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
             described = {"h": model.h, "training": {"step": 200, "fields": ["well0 s1"]}}
             (folder / "model" / "model.json").write_text(json.dumps(described))
             monkeypatch.setattr(evaluate, "load_model", lambda _: model)
-            evaluate.evaluate_run(folder, dataset, crop_size=crop_size, crops_per_image=3)
+            evaluate.evaluate_run(folder, dataset, EvaluationCrops(crop_size, 3))
 
         target = "semantic" if dataset.study == "nucleus" else "distance_and_semantic"
         if "isl" in inits:

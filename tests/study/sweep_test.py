@@ -13,9 +13,11 @@ from isl_jax.data.store import annotated_subset
 from isl_jax.inference import model as inference
 from isl_jax.inference.model import load_model
 from isl_jax.study import experiment as experiments
+from isl_jax.study import planning
 from isl_jax.study import sweep as sweeps
 from isl_jax.study.experiment import Experiment, run_experiment
-from isl_jax.study.sweep import Grid, available_inits, run_sweep
+from isl_jax.study.planning import Grid, available_inits, plan_sweep
+from isl_jax.study.sweep import run_sweep
 
 
 class SmallNetwork(nn.Module):
@@ -94,6 +96,10 @@ def pair(dataset, study="cell"):
     return experiment(dataset, study, "pretrain"), experiment(dataset, study)
 
 
+def sweep(pretrain, segment, grid, workdir):
+    return run_sweep(plan_sweep(pretrain, segment, grid, workdir))
+
+
 def scored_crops(run):
     with (run / "evaluation" / "crops.csv").open() as file:
         return tuple((row["field"], row["top"], row["left"]) for row in csv.DictReader(file))
@@ -107,7 +113,7 @@ def study(request):
 def test_a_sweep_trains_and_scores_every_run_on_the_same_crops(tmp_path, make_dataset, study):
     dataset = make_dataset(tmp_path / "data", study)
     grid = Grid(n=(1, 2), inits=("random", "isl"), seeds=(0, 1))
-    assert run_sweep(*pair(dataset, study), grid, tmp_path / "sweep") == []
+    assert sweep(*pair(dataset, study), grid, tmp_path / "sweep") == []
     runs = sorted((tmp_path / "sweep" / "runs").iterdir())
     assert len(runs) == 8
     assert len({scored_crops(run) for run in runs}) == 1
@@ -121,7 +127,7 @@ def test_a_sweep_trains_and_scores_every_run_on_the_same_crops(tmp_path, make_da
 def test_what_is_done_is_skipped_and_what_was_cut_is_resumed(tmp_path, make_dataset, monkeypatch):
     dataset = make_dataset(tmp_path / "data", "cell")
     grid = Grid(n=(1,), inits=("random", "isl"), seeds=(0,))
-    run_sweep(*pair(dataset), grid, tmp_path / "sweep")
+    sweep(*pair(dataset), grid, tmp_path / "sweep")
     summary = tmp_path / "sweep" / "runs" / "isl_n1_seed0" / "evaluation" / "summary.json"
     expected = summary.read_text()
     trained = []
@@ -130,7 +136,7 @@ def test_what_is_done_is_skipped_and_what_was_cut_is_resumed(tmp_path, make_data
         sweeps, "run_experiment", lambda e, w: (trained.append(w.name), original(e, w))
     )
     summary.unlink()
-    run_sweep(*pair(dataset), grid, tmp_path / "sweep")
+    sweep(*pair(dataset), grid, tmp_path / "sweep")
     assert trained == ["isl_n1_seed0"]
     assert summary.read_text() == expected
 
@@ -138,7 +144,7 @@ def test_what_is_done_is_skipped_and_what_was_cut_is_resumed(tmp_path, make_data
 def test_a_failed_run_is_reported_and_the_others_finish(tmp_path, make_dataset):
     dataset = make_dataset(tmp_path / "data", "cell")
     grid = Grid(n=(99, 1), inits=("random",), seeds=(0,))
-    failures = run_sweep(*pair(dataset), grid, tmp_path / "sweep")
+    failures = sweep(*pair(dataset), grid, tmp_path / "sweep")
     assert len(failures) == 1
     assert "random_n99_seed0" in failures[0]
     assert (tmp_path / "sweep" / "runs" / "random_n99_seed0" / "failure.txt").exists()
@@ -151,7 +157,7 @@ def test_a_failed_pretext_run_fails_its_isl_runs_only(tmp_path, make_dataset):
     hopeless = dataclasses.replace(pretrain.train, batch_size=3)  # does not divide over 4 devices
     pretrain = dataclasses.replace(pretrain, train=hopeless)
     grid = Grid(n=(1,), inits=("random", "isl"), seeds=(0,))
-    failures = run_sweep(pretrain, segment, grid, tmp_path / "sweep")
+    failures = sweep(pretrain, segment, grid, tmp_path / "sweep")
     assert [line.split(":")[0] for line in failures] == ["pretrain", "isl_n1_seed0"]
 
 
@@ -159,7 +165,7 @@ def test_random_stands_in_for_weights_that_cannot_be_had(monkeypatch):
     def unreachable(source):
         raise OSError("no network:\nfetch it elsewhere")
 
-    monkeypatch.setattr(sweeps.weights, "load_imagenet", unreachable)
+    monkeypatch.setattr(planning.weights, "load_imagenet", unreachable)
     inits, reason = available_inits(("imagenet", "isl"), source=None, stand_in="random")
     assert inits == ("random", "isl")
     assert reason == "no network: fetch it elsewhere"
