@@ -50,7 +50,7 @@ def training_batches(
     See `samples.load_crop` for the targets. Raises ValueError if there are no crops or a batch
     cannot be dealt out evenly.
     """
-    index, count = shard
+    _, count = shard
     if not len(crops):
         raise ValueError(
             f"{dataset.root}: no crop to train on; choose a smaller crop or more fields"
@@ -63,13 +63,42 @@ def training_batches(
     fixed = not isinstance(crops, FreshCrops)
     if fixed and resident_bytes(dataset, crops, target=target) <= cache_bytes:
         source = replace(source, resident=_load_all(source))
-    order = grain.MapDataset.range(len(crops)).seed(seed)
-    order = order.shuffle() if shuffle else order
-    order = order.repeat() if repeat else order
-    order = order.map_with_index(partial(_with_epoch, len(crops)))
-    order = order[index::count].batch(batch_size // count, drop_remainder=True)
+    order = _order(len(crops), batch_size, seed, shuffle=shuffle, repeat=repeat, shard=shard)
     batches = order.map(partial(_load_batch, source, _Augmentation(seed, flips, intensity)))
     return iter(batches.to_iter_dataset(_read_options(num_workers)))
+
+
+def training_order(
+    num_crops: int, *, batch_size: int, seed: int, shard: tuple[int, int] = (0, 1)
+) -> grain.DatasetIterator:
+    """Which crops the endless batches of `training_batches` hold: {"index": [B]}, without pixels.
+
+    For a device that holds the crops themselves (`resident_arrays`). States of the two iterators
+    are interchangeable.
+    """
+    order = _order(num_crops, batch_size, seed, shuffle=True, repeat=True, shard=shard)
+    return iter(order.map(_indices).to_iter_dataset(_read_options(0)))
+
+
+def _order(
+    num_crops: int,
+    batch_size: int,
+    seed: int,
+    *,
+    shuffle: bool,
+    repeat: bool,
+    shard: tuple[int, int],
+) -> grain.MapDataset:
+    index, count = shard
+    order = grain.MapDataset.range(num_crops).seed(seed)
+    order = order.shuffle() if shuffle else order
+    order = order.repeat() if repeat else order
+    order = order.map_with_index(partial(_with_epoch, num_crops))
+    return order[index::count].batch(batch_size // count, drop_remainder=True)
+
+
+def _indices(places: tuple) -> Batch:
+    return {"index": np.ravel(places[1]).astype(np.int32)}
 
 
 def evaluation_batches(

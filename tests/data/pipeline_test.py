@@ -9,6 +9,7 @@ from isl_jax.data.pipeline import (
     resident_arrays,
     resident_bytes,
     training_batches,
+    training_order,
 )
 from isl_jax.data.samples import load_crop
 
@@ -167,3 +168,17 @@ def test_impossible_requests_are_refused_in_one_line(dataset, crops):
         all_variants(dataset, crops, batch_size=13, repeat=False)
     with pytest.raises(ValueError, match="no crop to evaluate"):
         evaluation_batches(dataset, (), target="stain", batch_size=2)
+
+
+@pytest.mark.parametrize("shard", [(0, 1), (1, 2)])
+def test_the_order_alone_picks_the_crops_of_the_batches(dataset, crops, shard):
+    whole = resident_arrays(dataset, crops, target="stain")
+    recipe = {"batch_size": 4, "seed": 4, "shard": shard}
+    batches = training_batches(dataset, crops, target="stain", **recipe)
+    order = training_order(len(crops), **recipe)
+    next(batches)
+    order.set_state(batches.get_state())
+    picked = [next(order)["index"] for _ in range(9)]
+    order.close()
+    found = [{key: array[index] for key, array in whole.items()} for index in picked]
+    assert same(take(batches, 9), found)
