@@ -19,6 +19,10 @@ DESCRIPTION = "dataset.json"
 FIELDS_DIR = "fields"
 INPUTS, STAIN, LABELS = "inputs.npy", "stain.npy", "labels.npy"
 
+# Pages of an open map count as this process's memory, and data sets have hundreds of fields; to
+# open one again takes a few hundredths of the time that a crop takes.
+_OPEN_MAPS = 16
+
 
 @dataclass(frozen=True)
 class Field:
@@ -52,17 +56,7 @@ class Dataset:
 
     def __post_init__(self) -> None:
         self._by_name.update({item.name: item for item in self.fields})
-        # Bounded: every open map holds a file descriptor, and data sets have hundreds of fields.
-        cached = lru_cache(maxsize=256)(partial(np.load, mmap_mode="r"))
-        lock = Lock()
-
-        def open_array(path: Path) -> np.ndarray:
-            # One thread at a time: numpy parses the header with `ast`, and CPython 3.11 raises
-            # "AST constructor recursion depth mismatch" when two threads do so at once.
-            with lock:
-                return cached(path)
-
-        object.__setattr__(self, "_open", open_array)
+        object.__setattr__(self, "_open", _opener())
 
     def __reduce__(self):
         # Open maps stay behind: whoever receives a data set opens its own.
@@ -120,6 +114,24 @@ class Dataset:
             and (item.has_stain or not stain)
             and (item.has_labels or not labels)
         )
+
+
+def _opener() -> Callable[[Path], np.ndarray]:
+    """A function that maps a .npy file into memory; the few maps used last stay open."""
+    headers: dict[Path, Callable[[], np.ndarray]] = {}
+    lock = Lock()
+
+    @lru_cache(maxsize=_OPEN_MAPS)
+    def open_array(path: Path) -> np.ndarray:
+        if path not in headers:
+            # One thread at a time: numpy parses the header with `ast`, and CPython 3.11 raises
+            # "AST constructor recursion depth mismatch" when two threads do so at once.
+            with lock:
+                array = np.load(path, mmap_mode="r")
+            headers[path] = partial(np.memmap, path, array.dtype, "r", array.offset, array.shape)
+        return headers[path]()
+
+    return open_array
 
 
 def _bounding_boxes(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,13 +1,15 @@
 import json
 import pickle
 import shutil
+import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import tifffile
 
-from isl_jax.data.normalisation import standardise
-from isl_jax.data.store import annotated_subset, open_dataset
+from isl_jax.data.normalisation import StainScale, standardise
+from isl_jax.data.store import Dataset, Field, annotated_subset, open_dataset
 
 
 def test_arrays_are_the_raw_files_memory_mapped_in_their_own_dtype(dataset):
@@ -95,3 +97,21 @@ def test_unusable_folders_are_refused_in_one_line(dataset, tmp_path):
 def test_absent_fields_and_arrays_are_named(dataset):
     with pytest.raises(ValueError, match="no field 'zz'"):
         dataset.inputs("zz")
+
+
+def test_few_fields_stay_mapped_however_many_are_read(tmp_path):
+    field = Field("", "", "train", 4, 5, True, False, (0.0,), (1.0,))
+    fields = tuple(replace(field, name=f"f{k}") for k in range(40))
+    for number, item in enumerate(fields):
+        folder = tmp_path / "fields" / item.name
+        folder.mkdir(parents=True)
+        np.save(folder / "inputs.npy", np.full((4, 5, 1), number, np.uint16))
+    dataset = Dataset(tmp_path, "cell", ("a",), "s", StainScale(0, 1), fields)
+    for _ in range(2):
+        maps = []
+        for number, item in enumerate(fields):
+            image = dataset.inputs(item.name)
+            assert isinstance(image, np.memmap) and (image == number).all()
+            maps.append(weakref.ref(image))
+        del image
+        assert 1 <= sum(ref() is not None for ref in maps) <= 16
