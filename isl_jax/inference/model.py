@@ -1,88 +1,37 @@
-"""A trained model as a folder that describes itself, and its use on images."""
+"""A trained model as a folder that describes itself, and its use on images of any size."""
 
 import dataclasses
-import datetime
-import functools
-import json
-from importlib import metadata
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import flax.linen as nn
 import flax.traverse_util
-import jax
 import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
-from skimage import measure
 
-from isl_jax.data.normalisation import StainScale, plane_statistics, standardise
-from isl_jax.instances.watershed import label_instances
-from isl_jax.models.heads import build_network
-from isl_jax.training.objectives import Objective
-
-SCHEMA_VERSION = 1
-CITATION = (
-    "Bonte, Philbert, Coleno, Bertrand, Imbert, Walter: Learning with minimal effort: leveraging "
-    "in silico labeling for cell and nucleus segmentation, arXiv 2301.03914 (2023)"
+from isl_jax.data.normalisation import standardise
+from isl_jax.inference.description import ModelInfo, NetworkInfo, read_info, write_info
+from isl_jax.inference.forward import Forward, TileTooLargeError
+from isl_jax.inference.labelling import label_maps
+from isl_jax.inference.scratch import Scratch, release
+from isl_jax.inference.tiling import (
+    BLEND,
+    HALO,
+    TILE,
+    ImageLike,
+    Tile,
+    blend_row,
+    blend_rows,
+    cut,
+    padded,
+    plan,
+    statistics,
 )
+from isl_jax.models.heads import build_network
 
-
-@dataclasses.dataclass(frozen=True)
-class NetworkInfo:
-    """Architecture: what `build_network` needs to make it again."""
-
-    encoder: str
-    head: Literal["none", "paper", "reference"]
-    out_channels: int
-    in_channels: int
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelInfo:
-    """All that is needed to use the weights, as stored in `model.json`.
-
-    `channels` are the input planes in order, each standardised by its own mean and standard
-    deviation. `objective` tells what the outputs mean. `stain` and `stain_scale` (raw intensities
-    that 0 and 1 stand for) belong to stain predictions; `distance_scale` (`normalised`, `pixels`),
-    `distance_unit` (map units that an output of 1 stands for) and `h` (in map units, the contrast
-    of a marker) to instances.
-    """
-
-    study: str
-    stage: Literal["pretrain", "segment"]
-    network: NetworkInfo
-    objective: Objective
-    channels: tuple[str, ...]
-    stain: str | None = None
-    stain_scale: StainScale | None = None
-    distance_scale: str = "normalised"
-    distance_unit: float = 255.0
-    h: float | None = None
-    training: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON-like description, with the schema, the versions and the citation."""
-        return {
-            "schema_version": SCHEMA_VERSION,
-            **dataclasses.asdict(self),
-            "normalisation": "each plane: (x - mean) / max(std, 1/sqrt(pixels))",
-            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "versions": {name: metadata.version(name) for name in ("isl-jax", "jax", "flax")},
-            "citation": CITATION,
-        }
-
-    @classmethod
-    def from_json(cls, stored: dict[str, Any]) -> "ModelInfo":
-        """Inverse of `to_json`."""
-        values = {f.name: stored[f.name] for f in dataclasses.fields(cls)}
-        values["network"] = NetworkInfo(**values["network"])
-        values["objective"] = Objective(**values["objective"])
-        values["channels"] = tuple(values["channels"])
-        if values["stain_scale"] is not None:
-            values["stain_scale"] = StainScale(**values["stain_scale"])
-        return cls(**values)
+__all__ = ["Model", "ModelInfo", "NetworkInfo", "Prediction", "load_model", "save_model", "set_h"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +39,8 @@ class Prediction:
     """What a model says of one image; what it does not predict is None.
 
     `stain` float32 `[H, W]`, 0..1 over the stain's scale; `probability` float32 `[H, W]` 0..1;
-    `distance` float32 `[H, W]` in map units; `labels` int32 `[H, W]`, 0 is background.
+    `distance` float32 `[H, W]` in map units; `labels` int32 `[H, W]`, 0 is background. Those of
+    large images are memory maps.
     """
 
     stain: np.ndarray | None = None
@@ -99,12 +49,23 @@ class Prediction:
     labels: np.ndarray | None = None
 
 
-@functools.lru_cache(maxsize=8)
-def _forward(network: nn.Module) -> Any:
-    def forward(variables: Any, images: jax.Array) -> jax.Array:
-        return jnp.asarray(network.apply(variables, images, train=False), jnp.float32)
+@dataclasses.dataclass(frozen=True)
+class StandardisedImage:
+    """An image beside what standardises it: tiles come out as the network takes them.
 
-    return jax.jit(forward)
+    `image` `[C, H, W]`; `mean` and `std` `[C]`, those of the whole image.
+    """
+
+    image: ImageLike
+    mean: np.ndarray
+    std: np.ndarray
+
+    def tile(self, tile: Tile) -> np.ndarray:
+        """Standardised pixels `[h, w, C]` float32 of a tile."""
+        _, height, width = self.image.shape
+        planes = np.moveaxis(cut(self.image, tile), 0, -1)
+        pixels = np.ascontiguousarray(planes)
+        return standardise(pixels, self.mean, self.std, pixels=height * width)
 
 
 class Model:
@@ -121,61 +82,180 @@ class Model:
             encoder=info.network.encoder,
             compute_dtype=compute_dtype,
         )
-        self._on_device: Any = None
+        self._raw = Forward(self._network, variables)
+        self._maps = Forward(
+            self._network,
+            variables,
+            objective=info.objective,
+            distance_unit=info.distance_unit,
+        )
+        self._largest_tile = TILE
 
     def outputs(self, images: np.ndarray) -> np.ndarray:
         """Raw network outputs `[B, H, W, K]` float32 of standardised `images` `[B, H, W, C]`."""
-        if self._on_device is None:
-            self._on_device = jax.device_put(self.variables)
-        return np.asarray(_forward(self._network)(self._on_device, jnp.asarray(images)))
+        return self._raw(images)
+
+    def predict(
+        self,
+        image: Any,
+        *,
+        labels: bool = True,
+        tile: int = TILE,
+        halo: int = HALO,
+        scratch: Scratch | None = None,
+    ) -> Any:
+        """Predict raw images of any size and dtype: a `Prediction`, or a list of them.
+
+        image: `[C, H, W]`, or `[H, W]` when the model was trained on one plane (a model trained on
+        one plane repeated, `phase, phase, phase`, takes that plane alone, too); anything with a
+        shape that can be sliced, memory maps included. Several: `[B, C, H, W]`, or a list of
+        images, whose sizes may differ. Sides longer than `tile` are cut with `halo` pixels of
+        context (`tiling`). `labels=False` leaves out instance labels. Maps of more than
+        `scratch.max_pixels` go to files. Raises ValueError when the planes are not those that the
+        model was trained on, or hold NaN.
+        """
+        many = isinstance(image, list | tuple) or len(np.shape(image)) == 4
+        images = [self.prepare(item) for item in (image if many else [image])]
+        found = list(
+            self.predict_prepared(images, labels=labels, tile=tile, halo=halo, scratch=scratch)
+        )
+        return found if many else found[0]
+
+    def prepare(self, image: Any) -> StandardisedImage:
+        """Check a raw image and take its statistics, in bands of rows; reads all pixels once."""
+        channels = self.info.channels
+        planes = image if hasattr(image, "shape") else np.asarray(image)
+        if len(planes.shape) == 2:
+            planes = np.asarray(planes)[None]
+        repeated = len(planes.shape) == 3 and planes.shape[0] == 1 and len(set(channels)) == 1
+        if not repeated and (len(planes.shape) != 3 or planes.shape[0] != len(channels)):
+            raise ValueError(
+                f"image of shape {tuple(planes.shape)}: this model takes [C, H, W] with "
+                f"C = {len(channels)} ({', '.join(channels)})"
+            )
+        if 0 in planes.shape:
+            raise ValueError(f"image of shape {tuple(planes.shape)} has no pixels")
+        mean, std = statistics(planes)
+        if not np.isfinite([mean, std]).all():
+            raise ValueError("the image holds NaN or infinite values; repair or leave it out")
+        if repeated:
+            planes = RepeatedPlane(planes, len(channels))
+            mean, std = np.repeat(mean, len(channels)), np.repeat(std, len(channels))
+        return StandardisedImage(planes, mean, std)
+
+    def predict_prepared(
+        self,
+        images: Sequence[StandardisedImage],
+        *,
+        labels: bool = True,
+        tile: int = TILE,
+        halo: int = HALO,
+        scratch: Scratch | None = None,
+    ) -> Iterator[Prediction]:
+        """Predict images of `prepare`, in order; single tiles of one size share batches."""
+        scratch = scratch or Scratch()
+        for maps in self._maps_of(images, tile, halo, scratch):
+            yield self.interpret(maps, labels=labels, scratch=scratch)
+
+    def maps_of(
+        self,
+        images: Sequence[StandardisedImage],
+        *,
+        tile: int = TILE,
+        halo: int = HALO,
+        scratch: Scratch | None = None,
+    ) -> Iterator[np.ndarray]:
+        """Maps `[K, H, W]` float32 of images of `prepare`: the part that needs the device."""
+        return self._maps_of(images, tile, halo, scratch or Scratch())
+
+    def _maps_of(
+        self, images: Sequence[StandardisedImage], tile: int, halo: int, scratch: Scratch
+    ) -> Iterator[np.ndarray]:
+        single = [max(map(padded, image.image.shape[1:])) <= tile for image in images]
+        if len(images) > 1 and all(single):
+            plans = [plan(*i.image.shape[1:], tile=tile, halo=halo)[0][0] for i in images]
+            tiles = (image.tile(one) for image, one in zip(images, plans, strict=True))
+            for image, outputs in zip(images, self._maps.stream(tiles), strict=True):
+                _, height, width = image.image.shape
+                yield np.ascontiguousarray(np.moveaxis(outputs[:height, :width], -1, 0))
+            return
+        for image in images:
+            yield self._tiled(image, tile, halo, scratch)
+
+    def _tiled(
+        self, image: StandardisedImage, tile: int, halo: int, scratch: Scratch
+    ) -> np.ndarray:
+        _, height, width = image.image.shape
+        while True:
+            size = min(tile, self._largest_tile)
+            rows = plan(height, width, tile=size, halo=halo, blend=min(BLEND, halo))
+            maps = scratch.empty((self.info.network.out_channels, height, width), np.float32)
+            outputs = self._maps.stream(image.tile(one) for row in rows for one in row)
+            bands = (blend_row(row, outputs, width) for row in rows)
+            try:
+                for first, band in blend_rows([row[0].rows for row in rows], bands):
+                    maps[:, first : first + band.shape[1]] = band
+                    release(maps)
+                    release(image.image)
+                return maps
+            except TileTooLargeError:
+                # Half the pixels, and with them half the memory.
+                smaller = padded(int(min(size, max(height, width)) / 1.5))
+                if smaller < 2 * halo + 3 * BLEND:
+                    raise
+                self._largest_tile = smaller
 
     def predict_standardised(self, images: np.ndarray, *, labels: bool = True) -> list[Prediction]:
         """Predict images `[B, H, W, C]` float32 that are standardised already.
 
         `labels=False` leaves out the instance labels, which cost time of their own.
         """
-        return [self._interpret(output, labels) for output in self.outputs(images)]
+        images = np.asarray(images, np.float32)
+        if max(map(padded, images.shape[1:3])) <= self._largest_tile:
+            maps = np.moveaxis(self._maps(images), -1, 1)
+        else:
+            zeros, ones = np.zeros(images.shape[-1]), np.ones(images.shape[-1])
+            prepared = [StandardisedImage(np.moveaxis(i, -1, 0), zeros, ones) for i in images]
+            maps = list(self.maps_of(prepared))
+        return [self.interpret(np.ascontiguousarray(one), labels=labels) for one in maps]
 
-    def predict(self, image: np.ndarray) -> Prediction:
-        """Predict one raw image `[C, H, W]`, or `[H, W]` when the model was trained on one plane.
+    def interpret(
+        self, maps: np.ndarray, *, labels: bool = True, scratch: Scratch | None = None
+    ) -> Prediction:
+        """What maps `[K, H, W]` of `maps_of` mean, and the labels that follow from them.
 
-        A model trained on one plane repeated (`phase, phase, phase`) takes that plane alone, too.
-        Raises ValueError when the planes are not those that the model was trained on.
+        Cells need `info.h`: without it there are no labels.
         """
-        channels = self.info.channels
-        planes = np.asarray(image)
-        if planes.ndim == 2:
-            planes = planes[None]
-        if planes.ndim == 3 and len(planes) == 1 and len(set(channels)) == 1:
-            planes = np.repeat(planes, len(channels), axis=0)
-        if planes.ndim != 3 or len(planes) != len(channels):
-            raise ValueError(
-                f"image of shape {np.shape(image)}: this model takes [C, H, W] with "
-                f"C = {len(channels)} ({', '.join(channels)})"
-            )
-        statistics = [plane_statistics(plane) for plane in planes]
-        standardised = standardise(
-            np.moveaxis(planes, 0, -1),
-            np.array([mean for mean, _ in statistics]),
-            np.array([std for _, std in statistics]),
-        )
-        return self.predict_standardised(standardised[None])[0]
-
-    def _interpret(self, output: np.ndarray, labels: bool) -> Prediction:
         info = self.info
         if info.objective.target == "stain":
-            return Prediction(stain=output[..., 0])
-        probability = np.asarray(info.objective.probability(jnp.asarray(output[..., -1])))
-        if info.objective.target == "semantic":
-            # Without a distance map, touching nuclei stay one object.
-            components = np.asarray(measure.label(probability > 0.5), np.int32) if labels else None
-            return Prediction(probability=probability, labels=components)
-        # float32 from the network to the labels: rounding makes ties, and ties make markers.
-        distance = output[..., 0] * np.float32(info.distance_unit)
-        if not labels or info.h is None:
-            return Prediction(probability=probability, distance=distance)
-        instances = label_instances(distance, probability > 0.5, h=info.h)
-        return Prediction(probability=probability, distance=distance, labels=instances)
+            return Prediction(stain=maps[0])
+        distance = maps[0] if info.objective.target == "distance_and_semantic" else None
+        found = Prediction(probability=maps[-1], distance=distance)
+        if not labels or (distance is not None and info.h is None):
+            return found
+        return dataclasses.replace(
+            found,
+            labels=label_maps(
+                maps[-1], distance, h=info.h, options=info.postprocessing, scratch=scratch
+            ),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class RepeatedPlane:
+    """One plane in the place of several, without a copy: `[C, H, W]` of `plane` `[1, H, W]`."""
+
+    plane: ImageLike
+    count: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, H, W)."""
+        return (self.count, *self.plane.shape[1:])
+
+    def __getitem__(self, key: tuple[slice, slice, slice]) -> np.ndarray:
+        pixels = np.asarray(self.plane[slice(None), key[1], key[2]])
+        return np.broadcast_to(pixels, (self.count, *pixels.shape[1:]))[key[0]]
 
 
 def save_model(folder: Path, info: ModelInfo, variables: dict[str, Any]) -> None:
@@ -186,19 +266,12 @@ def save_model(folder: Path, info: ModelInfo, variables: dict[str, Any]) -> None
     temporary = weights.with_suffix(".tmp")
     temporary.write_bytes(save({k: np.ascontiguousarray(v) for k, v in flat.items()}))
     temporary.replace(weights)
-    _write_info(folder, info)
-
-
-def _write_info(folder: Path, info: ModelInfo) -> None:
-    temporary = folder / "model.json.tmp"
-    temporary.write_text(json.dumps(info.to_json(), indent=2) + "\n")
-    temporary.replace(folder / "model.json")
+    write_info(folder, info)
 
 
 def set_h(folder: Path, h: float) -> None:
     """Store a marker contrast (in map units) in a model folder."""
-    info = ModelInfo.from_json(json.loads((folder / "model.json").read_text()))
-    _write_info(folder, dataclasses.replace(info, h=h))
+    write_info(folder, dataclasses.replace(read_info(folder / "model.json"), h=h))
 
 
 def load_model(path: Path | str, *, compute_dtype: Any = jnp.float32) -> Model:
@@ -206,28 +279,25 @@ def load_model(path: Path | str, *, compute_dtype: Any = jnp.float32) -> Model:
 
     Raises FileNotFoundError or ValueError naming the file that is missing, damaged or too new.
     """
-    folder = Path(path)
-    if not (folder / "model.json").exists() and (folder / "model").is_dir():
-        folder = folder / "model"
-    description, weights = folder / "model.json", folder / "weights.safetensors"
-    for file in (description, weights):
-        if not file.exists():
-            raise FileNotFoundError(
-                f"{file}: no such file; name a model folder or the workdir of a finished run"
-            )
-    try:
-        stored = json.loads(description.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{description}: damaged ({error}); copy the model again") from error
-    version = stored.get("schema_version")
-    if version != SCHEMA_VERSION:
-        raise ValueError(
-            f"{description}: schema version {version}, this isl_jax reads {SCHEMA_VERSION}; "
-            "install the version that wrote it (see its `versions`)"
-        )
+    folder = model_folder(path)
+    info = read_info(folder / "model.json")
+    weights = folder / "weights.safetensors"
     try:
         flat = load_file(weights)
     except SafetensorError as error:
         raise ValueError(f"{weights}: damaged, cannot be read ({error}); copy it again") from error
     variables = flax.traverse_util.unflatten_dict(flat, sep="/")
-    return Model(ModelInfo.from_json(stored), variables, compute_dtype=compute_dtype)
+    return Model(info, variables, compute_dtype=compute_dtype)
+
+
+def model_folder(path: Path | str) -> Path:
+    """The folder with the model's files, given it or the workdir that holds it."""
+    folder = Path(path)
+    if not (folder / "model.json").exists() and (folder / "model").is_dir():
+        folder = folder / "model"
+    for file in (folder / "model.json", folder / "weights.safetensors"):
+        if not file.exists():
+            raise FileNotFoundError(
+                f"{file}: no such file; name a model folder or the workdir of a finished run"
+            )
+    return folder

@@ -1,0 +1,129 @@
+"""The network at work on tiles: compiled once a shape, in batches that fit the devices."""
+
+import functools
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import flax.errors
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from isl_jax.inference.tiling import TILE
+from isl_jax.training.objectives import Objective
+from isl_jax.training.sharding import data_mesh, replicate, shard_batch
+
+# Peak of device memory for each pixel of a batch in float32, densenet121 (docs/predict.md).
+_BYTES_PER_PIXEL = 1000
+_MAX_BATCH = 64
+
+
+class TileTooLargeError(MemoryError):
+    """Not even one tile of this size fits into the device's memory."""
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled(network: nn.Module, objective: Objective | None, distance_unit: float) -> Any:
+    def maps(variables: Any, images: jax.Array) -> jax.Array:
+        outputs = jnp.asarray(network.apply(variables, images, train=False), jnp.float32)
+        if objective is None or objective.target == "stain":
+            return outputs
+        # float32 from the network to the labels: rounding makes ties, and ties make markers.
+        probability = objective.probability(outputs[..., -1:])
+        return jnp.concatenate([outputs[..., :-1] * distance_unit, probability], axis=-1)
+
+    return jax.jit(maps)
+
+
+def _is_exhausted(error: Exception) -> bool:
+    return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
+
+
+class Forward:
+    """A network with its weights on this process's devices.
+
+    With an `objective`, outputs are maps: stain as it is, distance in map units, probability;
+    without one they are the network's raw outputs.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        variables: Any,
+        *,
+        objective: Objective | None = None,
+        distance_unit: float = 1.0,
+    ) -> None:
+        self._function = _compiled(network, objective, distance_unit)
+        self._variables = variables
+        self._mesh = data_mesh(jax.local_devices())
+        self._on_one: Any = None
+        self._on_all: Any = None
+        self._pixels_per_device = _pixel_budget()
+        self._batch_sizes: dict[tuple[int, ...], int] = {}
+
+    def batch_size(self, shape: tuple[int, ...]) -> int:
+        """Images of `shape` (H, W, …) in a batch: the guess, or what has been found to fit."""
+        fits = max(1, self._pixels_per_device // (shape[0] * shape[1]))
+        # Powers of two: last, smaller batches then need few compiled programs.
+        guess = 1 << (min(fits, _MAX_BATCH).bit_length() - 1)
+        return self._batch_sizes.get(shape, guess * self._mesh.size)
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Outputs `[B, H, W, K]` float32 of standardised images `[B, H, W, C]`, in one batch."""
+        return np.asarray(self._start(np.asarray(images)))
+
+    def stream(self, tiles: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Outputs `[H, W, K]` of standardised tiles `[H, W, C]`, in order; batched by shape.
+
+        A batch that does not fit into device memory is halved, for good. Raises TileTooLargeError
+        when one image alone does not fit.
+        """
+        for shape, same in itertools.groupby(tiles, key=lambda tile: tile.shape):
+            while group := list(itertools.islice(same, self.batch_size(shape))):
+                yield from self._run(group, shape)
+
+    def _run(self, group: list[np.ndarray], shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+        while group:
+            size = min(self.batch_size(shape), 1 << (len(group) - 1).bit_length())
+            now, rest = group[:size], group[size:]
+            batch = np.zeros((size, *shape), np.float32)
+            np.stack(now, out=batch[: len(now)])
+            try:
+                outputs = self(batch)
+            except Exception as error:
+                if not _is_exhausted(error):
+                    raise
+                if size == 1:
+                    raise TileTooLargeError(
+                        f"an image of {shape[0]} × {shape[1]} pixels does not fit into the memory "
+                        "of the device; choose a smaller tile"
+                    ) from error
+                self._batch_sizes[shape] = size // 2
+                continue
+            yield from outputs[: len(now)]
+            group = rest
+
+    def _start(self, images: np.ndarray) -> jax.Array:
+        try:
+            if self._mesh.size > 1 and len(images) % self._mesh.size == 0:
+                if self._on_all is None:
+                    self._on_all = replicate(self._variables, self._mesh)
+                batch = shard_batch({"image": images}, self._mesh)["image"]
+                return self._function(self._on_all, batch)
+            if self._on_one is None:
+                self._on_one = jax.device_put(self._variables)
+            return self._function(self._on_one, jnp.asarray(images))
+        except flax.errors.ScopeParamShapeError as error:
+            raise ValueError(f"the weights do not fit the model's description: {error}") from error
+        except (flax.errors.ScopeParamNotFoundError, flax.errors.ScopeCollectionNotFound) as error:
+            raise ValueError(f"the weights do not fit the model's description: {error}") from error
+
+
+def _pixel_budget() -> int:
+    """Pixels that a device computes at once, from its memory; on the host one tile."""
+    limits = [(d.memory_stats() or {}).get("bytes_limit") for d in jax.local_devices()]
+    known = [limit for limit in limits if limit]
+    return int(0.6 * min(known)) // _BYTES_PER_PIXEL if known else TILE * TILE
