@@ -16,15 +16,16 @@ import dataclasses
 import shutil
 from pathlib import Path
 
-import numpy as np
 from absl import flags
 from tqdm import tqdm
 
 from isl_jax.data import splits
-from isl_jax.data.checks import CheckedField, check_field, check_fields, load_field
+from isl_jax.data.checks import check_field, check_fields
 from isl_jax.data.discovery import match_files
-from isl_jax.data.layouts import PRESETS, STUDIES, Layout, Role, load_layout, parse_roles
+from isl_jax.data.layouts import STUDIES, Layout, Role, parse_roles
+from isl_jax.data.overview import ChannelOverview, look
 from isl_jax.data.preparation import prepare
+from isl_jax.data.presets import PRESETS, load_layout
 from isl_jax.launch.command import command
 
 _SOURCE = flags.DEFINE_string("source", None, "Folder with the raw files (searched recursively).")
@@ -127,16 +128,28 @@ def _split(groups: dict[str, str]) -> tuple[dict[str, str], dict]:
     return splits.split_by_fraction(groups, **fractions), {"method": "fraction", **fractions}
 
 
+_COLUMNS = (
+    "field", "group", "split", "channel", "shape", "dtype", "planes", "range", "saturated", "empty",
+    "files",
+)  # fmt: skip
+
+
 def _dry_run(fields, unmatched, layout: Layout, split_of: dict[str, str]) -> int:
     """Print the table of what was matched, all faults found, and the files left over."""
-    rows = [("field", "group", "split", "channel", "shape", "dtype", "range", "saturated", "files")]
-    faults = []
+    rows, faults = [_COLUMNS], []
     with _bar("look", len(fields)) as bar:
         for field in fields:
             try:
-                rows += _rows(check_field(field, layout), layout, split_of)
+                item = check_field(field, layout)
+                channels, found = look(item, layout)
             except (ValueError, OSError) as error:
-                faults.append(f"fault: {error}")
+                channels, found = [], [str(error)]
+            first = (field.name, field.group, split_of.get(field.name, "left out"))
+            num_files = str(sum(map(len, field.files.values())))
+            for number, channel in enumerate(channels):
+                own = (first, num_files) if number == 0 else (("", "", ""), "")
+                rows.append((*own[0], *_cells(channel), own[1]))
+            faults += [f"fault: {line}" for line in found]
             bar.update()
     if not faults:
         try:
@@ -153,35 +166,16 @@ def _dry_run(fields, unmatched, layout: Layout, split_of: dict[str, str]) -> int
     return 1 if faults else 0
 
 
-def _rows(item: CheckedField, layout: Layout, split_of: dict[str, str]) -> list[tuple[str, ...]]:
-    """Table rows of one field: a plane each, the field's own columns in the first."""
-    inputs, stain, labels = load_field(item, layout, binning=_BIN.value)
-    planes = [(name, inputs[..., c]) for c, name in enumerate(item.channels)]
-    if stain is not None:
-        planes.append((f"{layout.stain} (stain)", stain))
-    if labels is not None:
-        planes.append((f"{item.label_channel} (labels)", labels))
-    num_files = str(sum(map(len, item.raw.files.values())))
-    first = (item.raw.name, item.raw.group, split_of.get(item.raw.name, "left out"))
-    return [
-        (
-            *(first if number == 0 else ("", "", "")),
-            channel,
-            f"{plane.shape[0]}×{plane.shape[1]}",
-            str(plane.dtype),
-            f"{plane.min():g}..{plane.max():g}",
-            _saturated(plane, channel),
-            num_files if number == 0 else "",
-        )
-        for number, (channel, plane) in enumerate(planes)
-    ]
-
-
-def _saturated(plane: np.ndarray, channel: str) -> str:
-    """Percentage of pixels at the dtype's maximum, for integer images."""
-    if plane.dtype.kind != "u" or channel.endswith("(labels)"):
-        return "-"
-    return f"{100 * np.mean(plane == np.iinfo(plane.dtype).max):.2f} %"
+def _cells(channel: ChannelOverview) -> tuple[str, ...]:
+    return (
+        channel.channel,
+        f"{channel.height}×{channel.width}",
+        str(channel.dtype),
+        str(channel.planes),
+        f"{channel.low:g}..{channel.high:g}",
+        "-" if channel.saturated is None else f"{100 * channel.saturated:.2f} %",
+        str(channel.empty),
+    )
 
 
 def _print_summary(out: Path, checked, split_of: dict[str, str], num_unmatched: int) -> None:

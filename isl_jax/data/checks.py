@@ -1,15 +1,16 @@
 """Do the files of each field fit together? Asked of all fields before any is converted."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from isl_jax.data import readers
+from isl_jax.data.annotations import instances_from_interior, instances_from_mask
 from isl_jax.data.discovery import Part, RawField
 from isl_jax.data.images import COLOURS, ImageInfo
-from isl_jax.data.layouts import Layout, Role
+from isl_jax.data.layouts import Layout, Role, label_channels
 from isl_jax.data.projections import PROJECTIONS, bin_average, bin_labels
 
 # By role: where its planes are, in order, and what the files say.
@@ -68,10 +69,13 @@ def check_field(field: RawField, layout: Layout) -> CheckedField:
                 f"field {field.name!r} has no {role.channel!r} image (it has "
                 f"{', '.join(sorted(field.files))}); add it, or {_leave_out(field)}"
             )
-    labels = next((name for name in layout.labels if name in field.files), None)
+    labels = next(
+        (text for text in layout.labels if field.files.keys() >= set(label_channels(text))), None
+    )
+    masks = [Role(channel) for channel in label_channels(labels)] if labels else []
     headers = {
         str(role): [(part, _header(part)) for part in parts_of(field, role)]
-        for role in [*roles, *([Role(labels)] if labels else [])]
+        for role in [*roles, *masks]
     }
     height, width = _common_size(field, headers)
     if layout.stain and len(_plane_names(field, layout.stain, headers)) > 1:
@@ -80,8 +84,8 @@ def check_field(field: RawField, layout: Layout) -> CheckedField:
             f"{field.files[name][0].path}: the stain has several planes; say how to reduce them, "
             f"for instance --stain={name}:max"
         )
-    if labels:
-        _check_labels(headers[labels])
+    for mask in masks:
+        _check_labels(headers[str(mask)])
     for role in roles:
         if any(info.dtype.kind == "f" for _, info in headers[str(role)]):
             read_role(field, role)
@@ -171,7 +175,7 @@ def load_field(
     field = checked.raw
     planes = [plane for role in layout.inputs for plane in read_role(field, role)]
     stain = read_role(field, layout.stain)[0] if layout.stain else None
-    labels = _read_labels(field.files[checked.label_channel][0]) if checked.label_channel else None
+    labels = read_labels(field, checked.label_channel) if checked.label_channel else None
     if binning > 1:
         planes = [bin_average(plane, binning) for plane in planes]
         stain = None if stain is None else bin_average(stain, binning)
@@ -179,8 +183,14 @@ def load_field(
     return np.stack(planes, axis=-1), stain, labels
 
 
-def _read_labels(part: Part) -> np.ndarray:
+def read_labels(field: RawField, text: str) -> np.ndarray:
+    """Instance ids, read or made from what `text` (a layout's label) names."""
+    part, *edge = [field.files[channel][0] for channel in label_channels(text)]
     labels = part.read()[0]
+    if edge:
+        return instances_from_interior(labels, edge[0].read()[0])
+    if text.endswith(":components"):
+        return instances_from_mask(labels)
     if labels.min() < 0 or labels.max() > np.iinfo(np.int32).max:
         raise ValueError(
             f"{part.path}: labels go from {labels.min()} to {labels.max()}, expected 0 for "
@@ -191,23 +201,36 @@ def _read_labels(part: Part) -> np.ndarray:
 
 def read_role(field: RawField, role: Role) -> np.ndarray:
     """Planes of a role, projected: [P, H, W] in the raw dtype, finite and not constant."""
-    parts = parts_of(field, role)
-    address = [(part, k) for part in parts for k in range(part.inspect().planes)]
     stack = []
-    for part, number in (address[k] for k in role.select(len(address))):
-        (plane,) = part.read([number])
-        where = f"{part.path}, plane {number}" if len(address) > len(parts) else str(part.path)
-        if plane.dtype.kind == "f" and not np.isfinite(plane).all():
-            bad = int(plane.size - np.isfinite(plane).sum())
-            raise ValueError(
-                f"{where}: has {bad} pixels that are NaN or infinite; repair it, or "
-                f"{_leave_out(field)}"
-            )
-        if plane.min() == plane.max():
-            raise ValueError(
-                f"{where}: every pixel is {plane.flat[0]}, an empty plane; acquire it again, or "
-                f"{_leave_out(field)}"
-            )
+    for where, plane in planes_of(field, role):
+        fault = plane_fault(field, where, plane)
+        if fault:
+            raise ValueError(fault)
         stack.append(plane)
     planes = np.stack(stack)
     return PROJECTIONS[role.projection](planes)[None] if role.projection in PROJECTIONS else planes
+
+
+def planes_of(field: RawField, role: Role) -> Iterator[tuple[str, np.ndarray]]:
+    """Each chosen plane [H, W] of a role in turn, after the words that tell where it lies."""
+    parts = parts_of(field, role)
+    address = [(part, k) for part in parts for k in range(part.inspect().planes)]
+    for part, number in (address[k] for k in role.select(len(address))):
+        (plane,) = part.read([number])
+        is_stack = len(address) > len(parts)
+        yield f"{part.path}, plane {number}" if is_stack else str(part.path), plane
+
+
+def plane_fault(field: RawField, where: str, plane: np.ndarray) -> str | None:
+    """Why a plane is of no use, in one line: not finite, or constant; None if it is sound."""
+    if plane.dtype.kind == "f" and not np.isfinite(plane).all():
+        bad = int(plane.size - np.isfinite(plane).sum())
+        return (
+            f"{where}: has {bad} pixels that are NaN or infinite; repair it, or {_leave_out(field)}"
+        )
+    if plane.min() == plane.max():
+        return (
+            f"{where}: every pixel is {plane.flat[0]}, an empty plane; acquire it again, or "
+            f"{_leave_out(field)}"
+        )
+    return None

@@ -107,7 +107,7 @@ def _match_names(source: Path, layout: Layout) -> tuple[_Found, list[Path]]:
     for path in sorted(readers.list_images(source)):
         if path in siblings:  # read together with a file before it
             continue
-        match = regex.fullmatch(path.relative_to(source).as_posix())
+        match = regex.fullmatch(layout.rename(path.relative_to(source).as_posix()))
         values = match.groupdict() if match else {}
         if match is None:
             parts = {}

@@ -1,13 +1,9 @@
-"""How a lab names its files, and what each channel is for: patterns, roles, presets."""
+"""How a lab names its files, and what each channel is for: patterns and roles."""
 
 import dataclasses
-import json
 import re
-import runpy
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from isl_jax.data.projections import PROJECTIONS
 
@@ -79,6 +75,16 @@ def parse_roles(text: str) -> tuple[Role, ...]:
     return tuple(Role.parse(part) for part in re.findall(r"(?:\[[^\]]*\]|[^,])+", text))
 
 
+def label_channels(text: str) -> tuple[str, ...]:
+    """Channels that labels written `ids`, `mask:components` or `interior+edge` are made from."""
+    match = re.fullmatch(r"([^+:]+)(?::components|\+([^+:]+))?", text)
+    if match is None:
+        raise ValueError(
+            f"labels {text!r} are not of the form name, name:components or interior+edge"
+        )
+    return tuple(filter(None, match.groups()))
+
+
 @dataclass(frozen=True)
 class Layout:
     """How a lab names its files, and what each channel is for.
@@ -89,9 +95,13 @@ class Layout:
     one file a plane. Where no `channel` is matched, the channels are those inside the file, by
     their names in its metadata or by number (colours: R, G, B); an OME-TIFF that is spread over
     several files then goes by the first of them in name order. The pattern `Index.idx.xml` stands
-    for the file list that Opera Phenix (Harmony) writes. `labels` lists channels in order of
-    preference. `group`, a regular expression searched in the field name, gives the unit that splits
-    never cut (default: the field itself): its first group, or the whole match.
+    for the file list that Opera Phenix (Harmony) writes. `renames`, pairs of a regular expression
+    and its replacement, are applied in turn to the path before it is matched, for sets that name
+    one thing in several ways. `labels` lists channels in order of preference; they hold instance
+    ids, or hand-drawn masks: `mask:components` (each connected component is an instance) or
+    `interior+edge` (cells, and the edges around them, apart). `group`, a regular expression
+    searched in the field name, gives the unit that splits never cut (default: the field itself):
+    its first group, or the whole match.
     """
 
     pattern: str
@@ -101,11 +111,19 @@ class Layout:
     group: str | None = None
     study: str = "cell"
     pixel_size: float | None = None
+    renames: tuple[tuple[str, str], ...] = ()
+
+    def rename(self, path: str) -> str:
+        """The path as `pattern` is to see it."""
+        for expression, replacement in self.renames:
+            path = re.sub(expression, replacement, path)
+        return path
 
     def channels(self) -> tuple[str, ...]:
         """Names of all channels that have a role, each once."""
         roles = [*self.inputs, *([self.stain] if self.stain else [])]
-        return tuple(dict.fromkeys([*(role.channel for role in roles), *self.labels]))
+        labels = [channel for text in self.labels for channel in label_channels(text)]
+        return tuple(dict.fromkeys([*(role.channel for role in roles), *labels]))
 
     def regex(self) -> re.Pattern:
         """The pattern as a compiled regular expression; ValueError if it cannot be one."""
@@ -121,75 +139,7 @@ class Layout:
 
 
 OPERA_INDEX = "Index.idx.xml"
-_ANY_IMAGE = r"(?i:\.tiff?|\.png|\.npy|\.stk)"
-
-PRESETS: Mapping[str, Layout] = {
-    # Opera Phenix exports: ch1 phase contrast, ch4 DAPI, ch5 bright field.
-    "dataset1": Layout(
-        pattern=r"(?P<field>.+)_(?P<channel>ch\d+|cellpose)" + _ANY_IMAGE,
-        inputs=parse_roles("ch5[1,2],ch1:max"),
-        stain=Role("ch4", projection="max"),
-        labels=("cellpose",),
-        study="nucleus",
-    ),
-    # MetaMorph: every second DIC plane, CellMask in Cy5.
-    "dataset2": Layout(
-        pattern=r"(?P<field>.+)_(?P<channel>w\d[^_]*|cell_instance)_(?P<field_2>.+)" + _ANY_IMAGE,
-        inputs=parse_roles("w5DIC-oil-40x[0,2,4]"),
-        stain=Role("w4Cy5", projection="focus"),
-        labels=("cell_instance",),
-        study="cell",
-    ),
-    "folder": Layout(pattern="{field}_{channel}{suffix}"),
-    # Channels and planes of data set 1, as the microscope itself exports them.
-    "opera": Layout(
-        pattern=OPERA_INDEX,
-        inputs=parse_roles("ch5[1,2],ch1:max"),
-        stain=Role("ch4", projection="max"),
-        labels=("cellpose",),
-        group=r"r\d+c\d+",
-        study="nucleus",
-    ),
-    # X.tif beside X_masks.tif, X_cp_masks.png or X_seg.npy; channels by number inside X.tif.
-    "cellpose": Layout(
-        pattern=r"(?P<field>.+?)(?:_(?P<channel>masks|cp_masks|seg|flows))?" + _ANY_IMAGE,
-        inputs=(Role("0"),),
-        labels=("masks", "cp_masks", "seg"),
-    ),
-    # images/X.tif beside masks/X.tif.
-    "stardist": Layout(
-        pattern=r"(?:(?P<field>.+)/)?(?:images|(?P<channel>masks))/(?P<field_2>.+)" + _ANY_IMAGE,
-        inputs=(Role("0"),),
-        labels=("masks",),
-    ),
-    # One OME-Zarr image a field, or plates of them; labels stored inside go by their names.
-    "omezarr": Layout(
-        pattern=r"(?P<field>.+?)(?:\.ome)?\.zarr(?:/(?P<field_2>.+))?", inputs=(Role("0"),)
-    ),
-}
-
-
-def load_layout(name: str) -> Layout:
-    """A preset by name, or the layout of a .py (variable `layout`), .json or .toml file."""
-    if name in PRESETS:
-        return PRESETS[name]
-    path = Path(name)
-    if path.suffix not in (".py", ".json", ".toml") or not path.is_file():
-        raise ValueError(
-            f"layout {name!r} is neither a preset ({', '.join(PRESETS)}) nor an existing .py, "
-            ".json or .toml file"
-        )
-    if path.suffix == ".py":
-        layout = runpy.run_path(str(path)).get("layout")
-        if not isinstance(layout, Layout):
-            raise ValueError(f"{path}: defines no variable `layout` of type Layout")
-        return layout
-    try:
-        text = path.read_text()
-        options = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except ValueError as error:
-        raise ValueError(f"{path}: is not valid {path.suffix[1:]} ({error})") from None
-    return layout_from_options(options, source=str(path))
+ANY_IMAGE = r"(?i:\.tiff?|\.png|\.npy|\.stk)"
 
 
 def layout_from_options(options: Mapping, *, source: str = "layout") -> Layout:
@@ -203,6 +153,7 @@ def layout_from_options(options: Mapping, *, source: str = "layout") -> Layout:
     inputs, labels = values.get("inputs", ()), values.get("labels", ())
     values["inputs"] = parse_roles(inputs if isinstance(inputs, str) else ",".join(inputs))
     values["labels"] = (labels,) if isinstance(labels, str) else tuple(labels)
+    values["renames"] = tuple((a, b) for a, b in values.get("renames", ()))
     values["stain"] = Role.parse(values["stain"]) if values.get("stain") else None
     return Layout(**values)
 
@@ -215,7 +166,7 @@ def _template_regex(template: str, channels: Iterable[str]) -> str:
     kinds = {
         "plane": r"\d+",
         "channel": "|".join(map(re.escape, names)) or "[^/]+",
-        "suffix": _ANY_IMAGE,
+        "suffix": ANY_IMAGE,
     }
     pieces = re.split(r"\{(\w+)\}", template)
     return "".join(

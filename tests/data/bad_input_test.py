@@ -12,8 +12,9 @@ from imagecodecs import png_encode
 
 from isl_jax.data.checks import check_fields
 from isl_jax.data.discovery import match_files
-from isl_jax.data.layouts import PRESETS, layout_from_options, load_layout
+from isl_jax.data.layouts import layout_from_options
 from isl_jax.data.preparation import prepare
+from isl_jax.data.presets import PRESETS, load_layout
 from isl_jax.data.splits import split_by_files, split_by_fraction, split_by_groups
 from tests.data.conftest import write_raw
 

@@ -7,13 +7,12 @@ import tifffile
 
 from isl_jax.data.discovery import match_files
 from isl_jax.data.layouts import (
-    PRESETS,
     Layout,
     Role,
     layout_from_options,
-    load_layout,
     parse_roles,
 )
+from isl_jax.data.presets import PRESETS, load_layout
 
 
 def touch(folder, *names):

@@ -9,7 +9,7 @@ from scipy import ndimage, special
 
 from isl_jax.data import readers
 from isl_jax.data.discovery import match_files
-from isl_jax.data.layouts import PRESETS
+from isl_jax.data.presets import PRESETS
 from isl_jax.data.simulate import (
     field_files,
     files,
