@@ -31,6 +31,8 @@ def instances_from_interior(
     areas[0] = 0
     ids = np.cumsum(areas >= smallest) * (areas >= smallest)
     cells = ids.astype(np.int32)[components]
+    if not cells.any():
+        return cells
     distance = np.empty(cells.shape)
     nearest = np.empty((2, *cells.shape), np.int32)
     ndimage.distance_transform_edt(
