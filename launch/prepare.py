@@ -136,7 +136,8 @@ _COLUMNS = (
 
 def _dry_run(fields, unmatched, layout: Layout, split_of: dict[str, str]) -> int:
     """Print the table of what was matched, all faults found, and the files left over."""
-    rows, faults = [_COLUMNS], []
+    rows: list[tuple[str, ...]] = [_COLUMNS]
+    faults: list[str] = []
     with _bar("look", len(fields)) as bar:
         for field in fields:
             try:
