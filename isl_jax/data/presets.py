@@ -59,8 +59,9 @@ PRESETS: Mapping[str, Layout] = {
         pattern=r"(?P<field>.+?)(?:\.ome)?\.zarr(?:/(?P<field_2>.+))?", inputs=(Role("0"),)
     ),
     # CovertLab/DeepCell, Van Valen et al. 2016. Masks of nuclei are kept apart from the images they
-    # were drawn on; the two sets named here are those whose masks were seen to fit. `nuclei` alone
-    # (no label-free image) and the plating series (channels without names) are left out.
+    # were drawn on, without a word which: nuclei/set3 and RAW40X/set4 were seen to fit the sets
+    # named here, RAW40X/set5 is what is left for RAW40X/set2. Other `nuclei` (no label-free image)
+    # and the plating series (channels without names) are left out.
     "deepcell2016": Layout(
         pattern=r"(?P<field>.+)/(?P<channel>phase|nuclei|cytoplasm|(?:cell|nucleus)_(?:edge|interior))"
         + ANY_IMAGE,
@@ -72,6 +73,7 @@ PRESETS: Mapping[str, Layout] = {
             (r"^(testing|validation)_data/", r"\1/"),
             (r"^nuclei/set3/feature_", "HeLa_joint/set1/nucleus_feature_"),
             (r"^RAW40X/set4/feature_", "RAW40X/set1/nucleus_feature_"),
+            (r"^RAW40X/set5/feature_", "RAW40X/set2/nucleus_feature_"),
             (r"^(?:validation/)?nuclei/.*", ""),
             (r"/(?:RawImages|Validation)/", "/"),
             (r"/img_\d+_([\w-]+)_\d+\.", r"/\1."),
