@@ -38,14 +38,22 @@ def parse_argument(text: str, **defaults: str) -> dict[str, str]:
 
 
 def _train(
-    num_steps: int, learning_rate: float, changes: dict[str, Any] | None = None
+    num_samples: int, learning_rate: float, changes: dict[str, Any] | None = None
 ) -> ConfigDict:
     config = ConfigDict(
         {
             # Crops per update over all devices. Paper's code: 10.
             "batch_size": 10,
-            # Optimiser updates. Paper: segmentation sees 20 000 samples, 2000 updates of 10.
-            "num_steps": num_steps,
+            # Length: crops seen (paper: 20 000 for segmentation). num_epochs, passes over the
+            # crops, takes its place if more than 0; num_steps, optimiser updates, that of both.
+            "num_samples": num_samples,
+            "num_epochs": 0.0,
+            "num_steps": config_dict.placeholder(int),
+            # Validations in a row without a lower loss that end the run early; 0: never. Paper:
+            # baselines that stopped learning were stopped.
+            "patience": 0,
+            # Those before this step do not count: the statistics of BatchNorm lag behind at first.
+            "patience_from": 200,
             # Adam. The paper's code has 0.1 (pretext) and 0.01, for targets of 0..65535; ours are
             # 0..1.
             "learning_rate": learning_rate,
@@ -61,8 +69,15 @@ def _train(
             # Learning rate of the two convolutions after an ISL network, cell study, relative to
             # the rest: they start from nothing. 10 gives them the 0.01 of the paper's code.
             "head_rate": 10.0,
-            # Steps between checkpoints, and between looks at the validation set.
+            # Learning rate of parameters by path, relative to the rest, "PATTERN=RATE; …" with
+            # regular expressions, the first that fits counts; 0 freezes: "encoder/=0.1".
+            "rates": "",
+            # Updates in one dispatch, for crops so small that dispatching takes time.
+            "steps_per_call": 1,
+            # Steps between checkpoints, and minutes (0: steps alone decide).
             "checkpoint_every": 500,
+            "checkpoint_minutes": 0.0,
+            # Steps between looks at the validation set.
             "validate_every": 250,
             # Steps between lines of metrics.jsonl.
             "log_every": 10,
@@ -94,6 +109,11 @@ def study_config(
             "stage": stage,
             # Seeds the weights, the crops and their order, and which N images are annotated.
             "seed": 0,
+            # Trace steps FIRST:LAST for XProf, into the workdir's profile/; empty: none.
+            "profile": "",
+            # Who gets the metrics beside the terminal and metrics.jsonl: names with commas between,
+            # of tensorboard, wandb, mlflow.
+            "writers": "tensorboard",
             # Number of annotated images (not crops) of a segmentation run.
             "num_annotated": int(argument["n"]),
             "data": {
@@ -108,7 +128,14 @@ def study_config(
                 "margin": (0.0, 0.0, 0.0, 0.0),
                 # Random flips and quarter turns. Paper: none.
                 "flips": False,
-                # Processes that load crops; 0: the main process does.
+                # Standard deviation of a random gain (log-normal) and offset of the standardised
+                # image. Paper: none.
+                "intensity": 0.0,
+                # Who holds the training crops: device, host (sends a batch at a time), or auto: the
+                # device if they take no more than device_mib (0: a quarter of its free memory).
+                "placement": "auto",
+                "device_mib": 0,
+                # Threads that load crops on the host; 0: the main one does.
                 "num_workers": 0,
             },
             "model": {
@@ -147,12 +174,12 @@ def study_config(
                 # annotated training images for the highest mAP.
                 "h": "auto",
             },
-            "train": _train(2000, 1e-3, segment),
+            "train": _train(20_000, 1e-3, segment),
         }
     )
     if stage == "pretrain":
-        config.train = _train(20_000, 1e-3, pretrain)
+        config.train = _train(200_000, 1e-3, pretrain)
         config.num_annotated = 0
     elif not stage:
-        config.pretrain = _train(20_000, 1e-3, pretrain)
+        config.pretrain = _train(200_000, 1e-3, pretrain)
     return config

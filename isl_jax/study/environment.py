@@ -1,8 +1,10 @@
 """What a run was made with: versions, devices, source revision."""
 
+import hashlib
 import json
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -28,8 +30,11 @@ def _git_revision() -> str | None:
     return revision.stdout.strip() or None if revision.returncode == 0 else None
 
 
-def environment() -> dict[str, Any]:
-    """Versions, devices, machine and git revision of this process, JSON-like."""
+def environment(config: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Versions, devices, machine and git revision of this process, JSON-like.
+
+    `config_hash` is the SHA-256 of `config` as JSON with sorted keys, to find equal runs by.
+    """
     devices = jax.devices()
     return {
         "python": platform.python_version(),
@@ -40,7 +45,12 @@ def environment() -> dict[str, Any]:
         "backend": jax.default_backend(),
         "num_processes": jax.process_count(),
         "git_revision": _git_revision(),
+        "config_hash": None if config is None else _hash(config),
     }
+
+
+def _hash(config: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 
 def write_json(path: Path, value: Any) -> None:

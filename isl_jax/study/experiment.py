@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +12,13 @@ import jax
 import jax.numpy as jnp
 
 from isl_jax.data.crops import Crop, Rule, fixed_crops, keep_rule
-from isl_jax.data.pipeline import evaluation_batches, training_batches
+from isl_jax.data.pipeline import (
+    evaluation_batches,
+    resident_arrays,
+    resident_bytes,
+    training_batches,
+    training_order,
+)
 from isl_jax.data.store import Dataset, Field, annotated_subset, open_dataset
 from isl_jax.inference.model import (
     ModelInfo,
@@ -24,9 +31,13 @@ from isl_jax.instances.calibration import calibrate_h
 from isl_jax.models import weights
 from isl_jax.models.heads import build_network, init_variables, transfer
 from isl_jax.study.environment import environment, write_json
-from isl_jax.training.loop import TrainSettings, train
+from isl_jax.training.augmentation import Augmentation
+from isl_jax.training.loop import BatchIterator, train
 from isl_jax.training.objectives import Objective
-from isl_jax.training.optimizer import OptimizerSettings
+from isl_jax.training.optimizer import OptimizerSettings, parse_rates
+from isl_jax.training.placement import PLACEMENTS, HostBatch, fits_on_device
+from isl_jax.training.settings import TrainSettings
+from isl_jax.training.trackers import check_trackers
 
 # Annotated fields that the marker contrast is calibrated on; more change it little and cost time.
 _CALIBRATION_FIELDS = 10
@@ -34,7 +45,11 @@ _CALIBRATION_FIELDS = 10
 
 @dataclasses.dataclass(frozen=True)
 class DataSettings:
-    """Where the prepared data are and how crops are drawn from them."""
+    """Where the prepared data are, how crops are drawn from them, and what is done to them.
+
+    `placement` says who holds the training crops (`placement.fits_on_device`); `device_mib` bounds
+    what `auto` puts on the device.
+    """
 
     root: str | None
     crop_size: int
@@ -42,6 +57,9 @@ class DataSettings:
     margin: tuple[float, float, float, float]
     flips: bool
     num_workers: int
+    intensity: float = 0.0
+    placement: str = "auto"
+    device_mib: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +106,11 @@ class InstanceSettings:
 
 @dataclasses.dataclass(frozen=True)
 class ScheduleSettings:
-    """Length, pace and optimiser of a training; see `OptimizerSettings` and `TrainSettings`."""
+    """Length, pace and optimiser of a training; see `OptimizerSettings` and `TrainSettings`.
+
+    `num_epochs`, if more than 0, makes the length depend on the number of crops; `num_steps` is
+    then 0.
+    """
 
     batch_size: int
     num_steps: int
@@ -103,6 +125,12 @@ class ScheduleSettings:
     validate_every: int
     log_every: int
     keep: str
+    num_epochs: float = 0.0
+    rates: str = ""
+    patience: int = 0
+    patience_from: int = 0
+    checkpoint_minutes: float = 0.0
+    steps_per_call: int = 1
 
 
 _GROUPS: dict[str, type] = {
@@ -139,14 +167,18 @@ class Experiment:
     loss: LossSettings
     instances: InstanceSettings
     train: ScheduleSettings
+    profile: str = ""
+    writers: str = ""
 
     @classmethod
     def from_mapping(cls, config: Mapping[str, Any]) -> "Experiment":
         """Build from nested mappings with exactly the names of the fields.
 
-        Raises ValueError for values that no run could work with.
+        `train.num_samples` may stand for `train.num_steps`. Raises ValueError for values that no
+        run could work with.
         """
         values = dict(config)
+        values["train"] = _with_num_steps(values["train"])
         for name, group in _GROUPS.items():
             settings = dict(values[name])
             if "margin" in settings:
@@ -160,6 +192,7 @@ class Experiment:
             "stage": (self.stage, ("pretrain", "segment")),
             "init.kind": (self.init.kind, ("random", "imagenet", "isl")),
             "model.head": (self.model.head, ("paper", "reference")),
+            "data.placement": (self.data.placement, PLACEMENTS),
             "target.distance_scale": (self.target.distance_scale, ("normalised", "pixels")),
         }
         for name, (value, allowed) in choices.items():
@@ -171,6 +204,9 @@ class Experiment:
             raise ValueError("init.kind=isl is for the segment stage: pretrain makes those weights")
         if self.init.kind == "isl" and not self.init.checkpoint:
             raise ValueError("init.kind=isl needs init.checkpoint, the workdir of a pretext run")
+        parse_rates(self.train.rates)
+        check_trackers(self._writers)
+        _parse_profile(self.profile)
         if self.instances.h != "auto" and not _is_number(self.instances.h):
             raise ValueError(f"instances.h={self.instances.h!r} is neither a number nor auto")
 
@@ -205,17 +241,56 @@ class Experiment:
             compute_dtype=jnp.dtype(self.model.compute_dtype),
         )
 
-    def train_settings(self) -> TrainSettings:
-        """Settings of the training loop."""
+    @property
+    def _writers(self) -> tuple[str, ...]:
+        return tuple(name.strip() for name in self.writers.split(",") if name.strip())
+
+    def train_settings(self, num_crops: int) -> TrainSettings:
+        """Settings of the training loop, on this number of crops."""
         schedule = dataclasses.asdict(self.train)
+        num_epochs = schedule.pop("num_epochs")
+        if num_epochs:
+            schedule["num_steps"] = math.ceil(num_epochs * num_crops / self.train.batch_size)
+            # Whole calls: samples and epochs are budgets, not counts to be met to the letter.
+            schedule["num_steps"] += -schedule["num_steps"] % self.train.steps_per_call
+        schedule["rates"] = parse_rates(schedule["rates"])
         names = {field.name for field in dataclasses.fields(OptimizerSettings)}
         optimizer = OptimizerSettings(**{name: schedule.pop(name) for name in names})
         return TrainSettings(
             optimizer=optimizer,
+            augmentation=Augmentation(self.data.flips, self.data.intensity),
+            seed=self.seed % 2**32,
+            profile=_parse_profile(self.profile),
+            writers=self._writers,
             alpha=self.loss.alpha,
             alpha_batches=self.loss.alpha_batches,
             **schedule,
         )
+
+
+def _with_num_steps(schedule: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn a budget into steps: `num_steps` if given, else `num_epochs`, else `num_samples`."""
+    values = dict(schedule)
+    num_samples = values.pop("num_samples", None)
+    if values["num_steps"]:
+        values["num_epochs"] = 0.0
+    elif values.get("num_epochs"):
+        values["num_steps"] = 0
+    elif num_samples:
+        per_call = values["batch_size"] * values.get("steps_per_call", 1)
+        values["num_steps"] = math.ceil(num_samples / per_call) * values.get("steps_per_call", 1)
+    else:
+        raise ValueError("the length is not set: give train.num_samples, num_epochs or num_steps")
+    return values
+
+
+def _parse_profile(text: str) -> tuple[int, int] | None:
+    if not text:
+        return None
+    first, _, last = text.partition(":")
+    if not (first.isdigit() and last.isdigit() and 0 < int(first) <= int(last)):
+        raise ValueError(f"profile={text!r}: want FIRST:LAST, two steps, as 100:110")
+    return int(first), int(last)
 
 
 def _initial_variables(experiment: Experiment, network: nn.Module, in_channels: int) -> Any:
@@ -268,31 +343,54 @@ def _crops(experiment: Experiment, dataset: Dataset, fields: tuple[Field, ...]) 
     return crops
 
 
+# Settings that may differ between a run and its resumption: they do not change its numbers.
+_FREE = ("profile", "writers", "data.num_workers", "data.placement", "data.device_mib")
+
+
 def _prepare_workdir(experiment: Experiment, workdir: Path) -> None:
     """Record the configuration; refuse a workdir that holds a run with another one."""
-    config = dataclasses.asdict(experiment)
+    config = json.loads(json.dumps(dataclasses.asdict(experiment)))
     path = workdir / "config.json"
     if path.exists():
-        stored = json.loads(path.read_text())
-        changed = sorted(_changes(stored, json.loads(json.dumps(config))))
+        changed = sorted(
+            f"{name} was {before!r}, now {after!r}"
+            for name, before, after in _changes(_stored_config(path), config)
+            if name not in _FREE
+        )
         if changed:
             raise ValueError(
                 f"{path}: this workdir holds a run with other settings ({'; '.join(changed)}): "
                 "use another --workdir, or repeat the settings to resume"
             )
-    workdir.mkdir(parents=True, exist_ok=True)
-    write_json(path, config)
-    write_json(workdir / "environment.json", environment())
+    if jax.process_index() == 0:
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_json(path, config)
+        write_json(workdir / "environment.json", environment(config))
 
 
-def _changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+def _stored_config(path: Path) -> dict[str, Any]:
+    """The configuration of a run, with the defaults of settings that it did not know yet."""
+    stored = json.loads(path.read_text())
+    for name, group in _GROUPS.items():
+        defaults = {
+            field.name: field.default
+            for field in dataclasses.fields(group)
+            if field.default is not dataclasses.MISSING
+        }
+        stored[name] = defaults | stored.get(name, {})
+    return {"profile": "", "writers": ""} | stored
+
+
+def _changes(
+    old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
+) -> list[tuple[str, Any, Any]]:
     changes = []
     for name in old.keys() | new.keys():
         before, after = old.get(name), new.get(name)
         if isinstance(before, dict) and isinstance(after, dict):
             changes += _changes(before, after, f"{prefix}{name}.")
         elif before != after:
-            changes.append(f"{prefix}{name} was {before!r}, now {after!r}")
+            changes.append((f"{prefix}{name}", before, after))
     return changes
 
 
@@ -339,23 +437,16 @@ def run_experiment(experiment: Experiment, workdir: Path) -> None:
         }
         save_model(workdir / "model", dataclasses.replace(info, training=training), kept)
 
+    batches, resident = _training_data(experiment, dataset, crops, content)
     train(
         network,
         variables,
         objective,
-        training_batches(
-            dataset,
-            crops,
-            batch_size=batch_size,
-            seed=experiment.seed,
-            flips=experiment.data.flips,
-            num_workers=experiment.data.num_workers,
-            shard=(jax.process_index(), jax.process_count()),
-            **content,
-        ),
-        settings=experiment.train_settings(),
+        batches,
+        settings=experiment.train_settings(len(crops)),
         workdir=workdir,
         save_model=save,
+        resident=resident,
         validation=(
             (
                 lambda: evaluation_batches(
@@ -367,8 +458,28 @@ def run_experiment(experiment: Experiment, workdir: Path) -> None:
         ),
         description=workdir.name,
     )
-    if objective.target == "distance_and_semantic":
+    if objective.target == "distance_and_semantic" and jax.process_index() == 0:
         _set_marker_contrast(experiment, dataset, fields, workdir / "model")
+
+
+def _training_data(
+    experiment: Experiment, dataset: Dataset, crops: tuple[Crop, ...], content: dict[str, Any]
+) -> tuple[BatchIterator, HostBatch | None]:
+    """Batches; or, where the device holds all crops, the order of the crops and these."""
+    order: dict[str, Any] = {
+        "batch_size": experiment.train.batch_size,
+        "seed": experiment.seed,
+        "shard": (jax.process_index(), jax.process_count()),
+    }
+    num_bytes = resident_bytes(dataset, crops, target=content["target"])
+    if fits_on_device(
+        num_bytes,
+        placement=experiment.data.placement,
+        limit_bytes=experiment.data.device_mib << 20,
+    ):
+        return training_order(len(crops), **order), resident_arrays(dataset, crops, **content)
+    workers = experiment.data.num_workers
+    return training_batches(dataset, crops, num_workers=workers, **order, **content), None
 
 
 def _set_marker_contrast(

@@ -1,5 +1,7 @@
 """Checkpoints of a run: the state and the loader's position, saved together (the orbax wrapper)."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,7 +16,8 @@ class Checkpoints:
     """The `checkpoints/<step>/` folders of a run; use as a context manager.
 
     Saving is asynchronous and atomic: a folder gets its final name only when it is complete, so
-    that a half-written checkpoint is never taken for one. The last `keep` are kept.
+    that a half-written checkpoint is never taken for one. The last `keep` are kept. A save that
+    fails raises OSError, at the latest with the next save or at the end.
     """
 
     def __init__(self, directory: Path, *, keep: int = 2) -> None:
@@ -30,6 +33,7 @@ class Checkpoints:
                 "loader": ocp.JsonCheckpointHandler(),
             },
         )
+        self._saved = self._manager.latest_step()
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -41,25 +45,49 @@ class Checkpoints:
         trace: TracebackType | None,
     ) -> None:
         # Waits for the save in flight: leaving early would throw it away.
-        self._manager.close()
+        try:
+            with self._explained():
+                self._manager.wait_until_finished()
+                self._manager.close()
+        except OSError:
+            if error is None:  # else the run ends for a reason of its own, which must be told
+                raise
 
     @property
     def latest_step(self) -> int | None:
         """Step of the newest complete checkpoint; None if there is none."""
         return self._manager.latest_step()
 
-    def save(self, state: TrainState, loader_state: dict[str, Any]) -> None:
-        """Save the state and the JSON-like position of the batch iterator, in the background."""
+    def save(self, state: TrainState, position: dict[str, Any]) -> None:
+        """Save the state and the JSON-like position of the run, in the background."""
         step = int(state.step)
-        if step == self._manager.latest_step():
+        if step == self._saved:
             return
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state),  # pyright: ignore[reportCallIssue]
-                loader=ocp.args.JsonSave(loader_state),  # pyright: ignore[reportCallIssue]
-            ),
-        )
+        with self._explained():
+            # The save before must be whole: a disk that is full is noticed here.
+            self._manager.wait_until_finished()
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state),  # pyright: ignore[reportCallIssue]
+                    loader=ocp.args.JsonSave(position),  # pyright: ignore[reportCallIssue]
+                ),
+            )
+        self._saved = step
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        # Orbax and tensorstore raise what they like, over several lines, about files of their own.
+        try:
+            yield
+        except Exception as error:
+            reason = _reason(error)
+            complete = [step for step in self._manager.all_steps(read=True) if step != self._saved]
+            last = f"the one of step {max(complete)} stays" if complete else "there is none before"
+            raise OSError(
+                f"{self._directory}: the checkpoint of step {self._saved} could not be written "
+                f"({reason}); {last}: make room, then the same command goes on from there"
+            ) from error
 
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """Load the newest checkpoint into the structure and sharding of `like`.
@@ -95,6 +123,20 @@ class Checkpoints:
                 f"differ, {name} has shape {stored.get(name)}, expected {wanted.get(name)}; use "
                 "another --workdir or the configuration that the checkpoint was trained with"
             )
+
+
+def _reason(error: BaseException) -> str:
+    """The operating system's words for a failure, wherever in the chain of errors they stand."""
+    told: BaseException | None = error
+    while told is not None:
+        if isinstance(told, OSError) and told.strerror:
+            return told.strerror
+        told = told.__cause__ or told.__context__
+    text = str(error)
+    for words in ("No space left on device", "Disk quota exceeded", "File too large"):
+        if words in text:
+            return words
+    return f"{type(error).__name__}: {' '.join(text.split())[:200]}"
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

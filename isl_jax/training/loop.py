@@ -1,9 +1,8 @@
 """The training loop: batches in, a trained state out; survives interruption."""
 
+import contextlib
 import dataclasses
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -13,16 +12,27 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from isl_jax.training.checkpoint import Checkpoints
+from isl_jax.training.failure import save_failed_step
 from isl_jax.training.objectives import Objective
-from isl_jax.training.optimizer import OptimizerSettings, make_optimizer
-from isl_jax.training.sharding import check_batch_size, data_mesh, replicate, shard_batch
+from isl_jax.training.optimizer import check_rates, make_optimizer
+from isl_jax.training.panel import panel
+from isl_jax.training.placement import HostBatch, batch_placer
+from isl_jax.training.progress import Progress
+from isl_jax.training.settings import TrainSettings
+from isl_jax.training.sharding import (
+    check_batch_size,
+    data_mesh,
+    in_any_process,
+    replicate,
+    shard_whole_batch,
+)
 from isl_jax.training.state import TrainState, create_state
-from isl_jax.training.step import make_loss_step, make_train_step
-from isl_jax.training.writer import MetricsWriter
+from isl_jax.training.step import make_evaluation_step, make_train_step
+from isl_jax.training.stopping import BestScore, InterruptedTrainingError, StopRequest
 
-HostBatch = Mapping[str, np.ndarray]
 Variables = dict[str, Any]
 
 
@@ -34,139 +44,6 @@ class BatchIterator(Protocol):
     def set_state(self, state: dict[str, Any]) -> None: ...  # noqa: D102
 
 
-class InterruptedTrainingError(RuntimeError):
-    """The run was told to stop (SIGTERM, SIGINT) and has saved a checkpoint to resume from."""
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainSettings:
-    """How long and how often. Steps count optimiser updates.
-
-    `batch_size` is global. `alpha` of eq. (2) is a number or `auto`: the ratio of MSE to BCE over
-    the first `alpha_batches` batches of the untrained network. `keep`: `best` keeps the variables
-    with the lowest validation loss (without a validation set, the last), `last` those of the last
-    step. `keep_checkpoints` is the number of checkpoints that stay on disk.
-    """
-
-    batch_size: int
-    optimizer: OptimizerSettings
-    checkpoint_every: int = 1000
-    validate_every: int = 500
-    log_every: int = 10
-    keep: str = "best"
-    keep_checkpoints: int = 2
-    alpha: str | float = "auto"
-    alpha_batches: int = 8
-
-    def __post_init__(self) -> None:
-        if self.keep not in ("best", "last"):
-            raise ValueError(f"unknown train.keep={self.keep!r}: choose best or last")
-        if self.alpha != "auto":
-            try:
-                float(self.alpha)
-            except ValueError:
-                raise ValueError(
-                    f"loss alpha={self.alpha!r} is neither a number nor auto"
-                ) from None
-
-
-class _StopRequest:
-    """Turns SIGTERM and SIGINT into a flag while the loop runs (main thread only)."""
-
-    def __init__(self) -> None:
-        self.requested = False
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> "_StopRequest":
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._previous[number] = signal.signal(number, self._request)
-        return self
-
-    def _request(self, number: int, frame: object) -> None:
-        self.requested = True
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-
-class _Throughput:
-    """Images per second and the share of time spent waiting for data, between two readings.
-
-    Restarted after everything that is not training (compilation, validation).
-    """
-
-    def __init__(self, batch_size: int) -> None:
-        self._batch_size = batch_size
-        self.restart()
-
-    def restart(self) -> None:
-        self._started, self._waited, self._steps = time.perf_counter(), 0.0, 0
-
-    def waited(self, seconds: float) -> None:
-        self._waited += seconds
-        self._steps += 1
-
-    def read(self) -> dict[str, float]:
-        elapsed = time.perf_counter() - self._started
-        reading = {
-            "images_per_second": self._steps * self._batch_size / max(elapsed, 1e-9),
-            "data_wait": self._waited / max(elapsed, 1e-9),
-        }
-        self.restart()
-        return reading
-
-
-def _finite(step: int, metrics: Mapping[str, jax.Array]) -> dict[str, float]:
-    values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-    if not all(math.isfinite(value) for value in values.values()):
-        raise FloatingPointError(
-            f"step {step}: the loss or its gradient is no longer finite ({values}); "
-            "lower train.learning_rate or set train.clip_norm"
-        )
-    return values
-
-
-def _validation_loss(
-    loss_step: Callable[..., Mapping[str, jax.Array]],
-    state: TrainState,
-    batches: Iterator[HostBatch],
-    mesh: jax.sharding.Mesh,
-) -> float:
-    """Mean loss over the batches, each counted by the crops in it that are not padding."""
-    total = count = 0.0
-    for batch in batches:
-        crops = float(np.any(batch["weight"] > 0, axis=(1, 2, 3)).sum())
-        total += crops * float(loss_step(state, shard_batch(batch, mesh))["loss"])
-        count += crops
-    return total / max(count, 1.0)
-
-
-def _initial_alpha(
-    train_step: Callable[..., tuple[TrainState, Mapping[str, jax.Array]]],
-    objective: Objective,
-    state: TrainState,
-    batches: BatchIterator,
-    settings: TrainSettings,
-) -> float:
-    """Alpha of eq. (2): as given, or the initial ratio of MSE to BCE (section 2.3)."""
-    if objective.target != "distance_and_semantic":
-        return 1.0
-    if settings.alpha != "auto":
-        return float(settings.alpha)
-    mesh = data_mesh()
-    position = batches.get_state()
-    # The training step itself on copies that are thrown away: a step that only measures would have
-    # to be compiled for these few batches.
-    parts = [
-        train_step(jax.tree.map(jnp.copy, state), shard_batch(next(batches), mesh))[1]
-        for _ in range(settings.alpha_batches)
-    ]
-    batches.set_state(position)  # measuring must not change what the run trains on
-    return float(sum(p["mse"] for p in parts) / sum(p["bce"] for p in parts))
-
-
 def train(
     network: nn.Module,
     variables: Variables,
@@ -175,7 +52,8 @@ def train(
     *,
     settings: TrainSettings,
     workdir: Path,
-    save_model: Callable[[Variables, dict[str, float]], None],
+    save_model: Callable[[Variables, dict[str, Any]], None],
+    resident: HostBatch | None = None,
     validation: Callable[[], Iterator[HostBatch]] | None = None,
     description: str = "training",
 ) -> None:
@@ -183,96 +61,244 @@ def train(
 
     Resumes from `workdir/checkpoints` if there is one, whatever `variables` are. `batches` yields
     this process's share of host batches: `image` `[B, H, W, C]`, `target` `[B, H, W, K]` and
-    `weight` `[B, H, W, 1]`, float32; `validation()` starts a pass over the validation set.
-    `save_model(variables, summary)` gets host arrays whenever the kept model changes. Progress goes
-    to the terminal and `workdir/metrics.jsonl`.
+    `weight` `[B, H, W, 1]`, float32. With `resident`, the same three of all crops `[N, …]`, the
+    devices hold these and `batches` yields `{"index": [B]}`. `validation()` starts a pass over the
+    validation set, the same in every process. `save_model(variables, summary)` gets host arrays
+    whenever the kept model changes, in the first process only. Progress goes to the terminal,
+    `workdir/metrics.jsonl` and the writers of the settings.
 
     Raises InterruptedTrainingError after SIGTERM or SIGINT, once a checkpoint is saved;
-    FloatingPointError when the loss is no longer finite; ValueError for a checkpoint of another
-    network.
+    FloatingPointError when a loss or gradient is not finite, once the step is saved in
+    `workdir/failed_step`; OSError when the disk is full; ValueError for a checkpoint of another
+    network and for settings that do not fit the devices or the network.
     """
     mesh = data_mesh()
     check_batch_size(settings.batch_size, mesh)
-    train_step = make_train_step(network, objective.target, settings.optimizer)
-    loss_step = make_loss_step(network, objective.target)
-    optimizer = make_optimizer(settings.optimizer)
-    state = create_state(variables, optimizer, mesh, objective.loss_parameters())
-    num_steps = settings.optimizer.num_steps
-    best_loss: float | None = None
+    check_rates(settings.optimizer, variables["params"])
     with (
         Checkpoints(workdir / "checkpoints", keep=settings.keep_checkpoints) as checkpoints,
-        _StopRequest() as stop,
+        StopRequest() as stop,
     ):
-        if checkpoints.latest_step is not None:
-            state, position = checkpoints.restore(state)
-            batches.set_state(position["loader"])
-            best_loss = position["best_loss"]
-        else:
-            alpha = _initial_alpha(train_step, objective, state, batches, settings)
-            parameters = jax.tree.map(np.float32, objective.loss_parameters(alpha))
-            state = dataclasses.replace(state, loss_parameters=replicate(parameters, mesh))
-        start = step = int(state.step)
-        throughput = _Throughput(settings.batch_size)
-        pending: Mapping[str, jax.Array] | None = None  # metrics of the last step dispatched
+        training = _Training(network, objective, batches, settings, workdir, mesh)
+        training.begin(variables, checkpoints, resident)
+        with Progress(
+            workdir, settings, start_step=training.step, description=description
+        ) as progress:
+            training.run(progress, checkpoints, stop, validation, save_model)
 
-        def save_checkpoint() -> None:
-            checkpoints.save(state, {"loader": batches.get_state(), "best_loss": best_loss})
+
+@dataclasses.dataclass
+class _Call:
+    """A call of the training step whose metrics have not been looked at yet."""
+
+    first_step: int
+    batch: Mapping[str, jax.Array]
+    metrics: Mapping[str, jax.Array]
+
+    @property
+    def is_done(self) -> bool:
+        return all(leaf.is_ready() for leaf in jax.tree.leaves(self.metrics))
+
+
+class _Training:
+    """A training under way: its state, the best score, and what is still on the device."""
+
+    state: TrainState
+
+    def __init__(
+        self,
+        network: nn.Module,
+        objective: Objective,
+        batches: BatchIterator,
+        settings: TrainSettings,
+        workdir: Path,
+        mesh: Mesh,
+    ) -> None:
+        self.objective, self.batches, self.settings = objective, batches, settings
+        self.workdir, self.mesh = workdir, mesh
+        self.make_step = lambda **options: make_train_step(
+            network, objective.target, settings.optimizer, settings.augmentation, **options
+        )
+        self.train_step = self.make_step(steps_per_call=settings.steps_per_call)
+        self.evaluation_step = make_evaluation_step(network, objective.target)
+        self.best = BestScore(settings.patience, settings.patience_from)
+        self.pending: _Call | None = None
+        self.step = 0
+
+    def begin(
+        self, variables: Variables, checkpoints: Checkpoints, resident: HostBatch | None
+    ) -> None:
+        """Start from the newest checkpoint, or from `variables`."""
+        settings, objective = self.settings, self.objective
+        optimizer = make_optimizer(settings.optimizer)
+        parameters = objective.loss_parameters()
+        state = create_state(variables, optimizer, self.mesh, parameters, seed=settings.seed)
+        self.place = batch_placer(self.mesh, resident)
+        if checkpoints.latest_step is None:
+            parameters = objective.loss_parameters(self._initial_alpha(state))
+            parameters = replicate(jax.tree.map(np.float32, parameters), self.mesh)
+            self.state = dataclasses.replace(state, loss_parameters=parameters)
+            return
+        self.state, position = checkpoints.restore(state)
+        self.batches.set_state(position["loader"])
+        self.best.set_state(position["best"])
+        self.step = int(self.state.step)
+
+    def _initial_alpha(self, state: TrainState) -> float:
+        """Alpha of eq. (2): as given, or the initial ratio of MSE to BCE (section 2.3)."""
+        settings = self.settings
+        if self.objective.target != "distance_and_semantic":
+            return 1.0
+        if settings.alpha != "auto":
+            return float(settings.alpha)
+        position = self.batches.get_state()
+        # The training step itself on copies that are thrown away: a step that only measures would
+        # have to be compiled for these few batches.
+        step = self.make_step()
+        parts = [
+            step(jax.tree.map(jnp.copy, state), self.place([next(self.batches)]))[1]
+            for _ in range(settings.alpha_batches)
+        ]
+        self.batches.set_state(position)  # measuring must not change what the run trains on
+        return float(sum(p["mse"] for p in parts) / sum(p["bce"] for p in parts))
+
+    def run(
+        self,
+        progress: Progress,
+        checkpoints: Checkpoints,
+        stop: StopRequest,
+        validation: Callable[[], Iterator[HostBatch]] | None,
+        save_model: Callable[[Variables, dict[str, Any]], None],
+    ) -> None:
+        """Take steps until the budget is spent or nothing is learnt any more."""
+        settings, num_steps = self.settings, self.settings.optimizer.num_steps
+        saved_at, ran = time.monotonic(), self.step < num_steps
 
         def keep_model(loss: float | None) -> None:
             summary = {
-                "step": step,
+                "step": self.step,
                 "validation_loss": loss,
-                "alpha": float(state.loss_parameters.alpha),
+                "alpha": float(self.state.loss_parameters.alpha),
+                "throughput": progress.summary(),
             }
-            save_model(jax.tree.map(np.asarray, jax.device_get(state.variables)), summary)
+            kept = jax.tree.map(np.asarray, jax.device_get(self.state.variables))
+            if jax.process_index() == 0:
+                with _disk_errors(self.workdir / "model"):
+                    save_model(kept, summary)
 
-        with MetricsWriter(
-            workdir, start_step=start, num_steps=num_steps, description=description
-        ) as writer:
-
-            def report(at: int, metrics: Mapping[str, jax.Array]) -> None:
-                values = _finite(at, metrics)
-                if at == start + 1:
-                    throughput.restart()  # compiling is not training
-                if at % settings.log_every == 0 or at == num_steps:
-                    measured = throughput.read() if at > start + 1 else {}
-                    writer.write(at, "train", values | measured)
-                writer.progress(at, values["loss"])
-
-            def validate() -> None:
-                nonlocal best_loss
-                if validation is None:
-                    return
-                loss = _validation_loss(loss_step, state, validation(), mesh)
-                writer.write(step, "validation", {"loss": loss})
-                if settings.keep == "best" and (best_loss is None or loss < best_loss):
-                    best_loss = loss
+        while self.step < num_steps and not self.best.exhausted:
+            self._dispatch(progress)
+            is_last = self.step == num_steps
+            validates = validation is not None and (
+                self.step % settings.validate_every == 0 or is_last
+            )
+            minutes = (time.monotonic() - saved_at) / 60
+            overdue = 0 < settings.checkpoint_minutes <= minutes
+            stops, overdue = self._agree(stop.requested), self._agree(overdue)
+            saves = self.step % settings.checkpoint_every == 0 or overdue or is_last or stops
+            if validates or saves:
+                self._settle(progress)  # nothing that is not finite gets validated or saved
+                progress.pace.pause()
+            if validation is not None and validates:
+                loss = self._validate(validation(), progress)
+                if self.best.update(self.step, loss) and settings.keep == "best":
                     keep_model(loss)
-                throughput.restart()
-
-            while step < num_steps:
-                asked = time.perf_counter()
-                batch = next(batches)
-                throughput.waited(time.perf_counter() - asked)
-                state, metrics = train_step(state, shard_batch(batch, mesh))
-                if pending is not None:
-                    # One step late: waiting for this step's own would leave the device idle.
-                    report(step, pending)
-                step += 1
-                pending = metrics
-                is_last = step == num_steps
-                validates = step % settings.validate_every == 0 or is_last
-                saves = step % settings.checkpoint_every == 0 or is_last or stop.requested
-                if validates or saves:
-                    report(step, pending)  # nothing that is not finite gets validated or saved
-                    pending = None
-                if validates:
-                    validate()
-                if saves:
-                    save_checkpoint()
-                if stop.requested and not is_last:
-                    raise InterruptedTrainingError(
-                        f"stopped at step {step}; the same command resumes there"
-                    )
-        if settings.keep == "last" or best_loss is None:
+            if saves or self.best.exhausted:
+                checkpoints.save(
+                    self.state, {"loader": self.batches.get_state(), "best": self.best.get_state()}
+                )
+                saved_at = time.monotonic()
+            if stops and not is_last:
+                raise InterruptedTrainingError(
+                    f"stopped at step {self.step}; the same command resumes there"
+                )
+        if self.best.exhausted and self.step < num_steps:
+            progress.note(
+                f"stopped earlier, at step {self.step} of {num_steps}, as the model was not "
+                f"learning: {self.best.misses} validations in a row found no loss below "
+                f"{self.best.loss:.4g}, that of step {self.best.step}"
+            )
+        if ran:
+            progress.finish(self.step)
+        if settings.keep == "last" or self.best.loss is None:
             keep_model(None)
+
+    def _agree(self, flag: bool) -> bool:
+        """What all processes do together: they ask each other now and then, one need not."""
+        every = self.settings.log_every
+        if jax.process_count() > 1 and self.step // every == self._before // every:
+            return False
+        return in_any_process(flag)
+
+    def _dispatch(self, progress: Progress) -> None:
+        """Start the next step, or several, and look at the metrics of those before."""
+        count = self.settings.steps_per_call
+        if progress.profiler.starts(self.step + 1):
+            self._settle(progress)
+            progress.profiler.start()
+        asked = time.perf_counter()
+        batch = self.place([next(self.batches) for _ in range(count)])
+        # Loading counts as waiting only if the device has nothing left to do.
+        is_idle = self.pending is None or self.pending.is_done
+        progress.pace.count(count, (time.perf_counter() - asked) if is_idle else 0.0)
+        # Every array must be where the step wants it: a hidden copy would cost time at each step.
+        with progress.compiling(self.train_step), jax.transfer_guard("disallow"):
+            self.state, metrics = self.train_step(self.state, batch)
+        call = _Call(self.step + 1, batch, metrics)
+        # One call late: waiting for this step's own metrics would leave the device idle.
+        self._settle(progress)
+        self.pending, self._before, self.step = call, self.step, self.step + count
+        if progress.profiler.ends(self.step):
+            self._settle(progress)
+            progress.profiler.close()
+        if progress.pace.is_paused:
+            self._settle(progress)  # compiling or validation is over: training time counts again
+            progress.pace.start()
+
+    def _settle(self, progress: Progress) -> None:
+        """Report the metrics that are still on the device; stop at one that is not finite."""
+        call, self.pending = self.pending, None
+        if call is None:
+            return
+        fetched = jax.device_get(call.metrics)
+        for index in range(self.settings.steps_per_call):
+            step = call.first_step + index
+            values = {name: float(np.ravel(array)[index]) for name, array in fetched.items()}
+            if not all(map(math.isfinite, values.values())):
+                batch = call.batch
+                if self.settings.steps_per_call > 1:
+                    batch = {name: array[index] for name, array in batch.items()}
+                unguarded = self.make_step(guarded=False)
+                folder = save_failed_step(self.workdir, self.state, batch, unguarded)
+                raise FloatingPointError(
+                    f"step {step}: the loss or its gradient is no longer finite ({values}); the "
+                    f"state before and after it and its batch are in {folder}; lower "
+                    "train.learning_rate or set train.clip_norm"
+                )
+            progress.report(step, values)
+
+    def _validate(self, batches: Iterator[HostBatch], progress: Progress) -> float:
+        """Mean loss over the batches, each counted by the crops in it that are not padding."""
+        total = count = 0.0
+        pictures = None
+        for batch in batches:
+            crops = float(np.any(batch["weight"] > 0, axis=(1, 2, 3)).sum())
+            metrics, outputs = self.evaluation_step(self.state, shard_whole_batch(batch, self.mesh))
+            total += crops * float(metrics["loss"])
+            count += crops
+            if pictures is None and outputs.is_fully_addressable:
+                pictures = panel(batch, np.asarray(outputs), self.objective)
+        loss = total / max(count, 1.0)
+        progress.validation(self.step, loss, pictures)
+        return loss
+
+
+@contextlib.contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            f"{path}: could not be written ({error.strerror or error}); the model and the "
+            "checkpoint before stay: make room, then the same command goes on from there"
+        ) from error

@@ -4,21 +4,21 @@ from typing import Any
 
 import flax.struct
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
 
 from isl_jax.training.objectives import LossParameters
-from isl_jax.training.sharding import replicate
+from isl_jax.training.sharding import replicate, replicated
 
 
 @flax.struct.dataclass
 class TrainState:
-    """All that one step changes, and the parameters of the loss.
+    """All that one step changes, and what it needs beside the batch.
 
-    The parameters ride along because `alpha="auto"` measures one on the first batches: a resumed
-    run must keep the value that the run began with.
+    The parameters of the loss ride along because `alpha="auto"` measures one on the first batches:
+    a resumed run must keep the value that the run began with. So does the seed of the augmentation.
+    `finite` is false once a step had to be refused.
     """
 
     step: jax.Array
@@ -26,6 +26,8 @@ class TrainState:
     batch_stats: Any
     opt_state: Any
     loss_parameters: LossParameters
+    seed: jax.Array
+    finite: jax.Array
 
     @property
     def variables(self) -> dict[str, Any]:
@@ -38,14 +40,18 @@ def create_state(
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
     loss_parameters: LossParameters,
+    *,
+    seed: int = 0,
 ) -> TrainState:
     """Replicate host `variables` over the mesh and start the optimiser there."""
     variables = replicate(variables, mesh)
     params = variables["params"]
     return TrainState(
-        step=replicate(jnp.zeros((), jnp.int32), mesh),
+        step=replicate(np.zeros((), np.int32), mesh),
         params=params,
         batch_stats=variables["batch_stats"],
-        opt_state=replicate(jax.jit(optimizer.init)(params), mesh),
+        opt_state=jax.jit(optimizer.init, out_shardings=replicated(mesh))(params),
         loss_parameters=replicate(jax.tree.map(np.float32, loss_parameters), mesh),
+        seed=replicate(np.asarray(seed, np.uint32), mesh),
+        finite=replicate(np.asarray(True), mesh),
     )

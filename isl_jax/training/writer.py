@@ -4,24 +4,72 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
+import numpy as np
 from tqdm import tqdm
 
 
-class MetricsWriter:
-    """Appends one JSON object a line to `metrics.jsonl` and keeps a terminal line up to date.
+class Writer(Protocol):
+    """Takes named values and pictures of a step; `split` is train, validation or run."""
+
+    def scalars(self, step: int, split: str, values: Mapping[str, float]) -> None:
+        """Record values of a step."""
+        ...
+
+    def images(self, step: int, split: str, images: np.ndarray) -> None:
+        """Record uint8 pictures `[N, H, W, 1]`."""
+        ...
+
+    def close(self) -> None:
+        """Finish: everything recorded is on its way."""
+        ...
+
+
+class JsonLines:
+    """Appends one JSON object a line to `metrics.jsonl`.
 
     On resume from `start_step`, lines of later steps are dropped: the steps are about to be run
     again.
     """
 
-    def __init__(
-        self, workdir: Path, *, start_step: int, num_steps: int, description: str = "training"
-    ) -> None:
-        self._path = workdir / "metrics.jsonl"
-        self._throughput: Mapping[str, float] = {}
-        self._drop_after(start_step)
-        self._file = self._path.open("a", buffering=1)
+    def __init__(self, workdir: Path, *, start_step: int) -> None:
+        path = workdir / "metrics.jsonl"
+        if path.exists():
+            _drop_after(path, start_step)
+        self._file = path.open("a", buffering=1)
+
+    def scalars(self, step: int, split: str, values: Mapping[str, float]) -> None:
+        """Write a line at once."""
+        self._file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
+
+    def images(self, step: int, split: str, images: np.ndarray) -> None:
+        """Pictures have no place here."""
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _drop_after(path: Path, step: int) -> None:
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # the last line of a killed run may be cut
+        if entry["step"] <= step:
+            kept.append(line + "\n")
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(kept))
+    temporary.replace(path)
+
+
+class Terminal:
+    """A line on stderr with the step, the loss, the pace and the time that is left."""
+
+    def __init__(self, *, start_step: int, num_steps: int, description: str) -> None:
+        self._pace = ""
         self._bar = tqdm(
             total=num_steps,
             initial=start_step,
@@ -32,40 +80,25 @@ class MetricsWriter:
             mininterval=0.5 if sys.stderr.isatty() else 15.0,
         )
 
-    def _drop_after(self, step: int) -> None:
-        if not self._path.exists():
-            return
-        kept = []
-        for line in self._path.read_text().splitlines():
-            try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
-            except json.JSONDecodeError:
-                continue  # the last line of a killed run may be cut
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_text("".join(kept))
-        temporary.replace(self._path)
-
-    def write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
-        """Record named values of a step."""
-        if "images_per_second" in metrics:
-            self._throughput = metrics
-        self._file.write(json.dumps({"step": step, "split": split, **metrics}) + "\n")
-
-    def progress(self, step: int, loss: float) -> None:
-        """Move the progress line to `step`."""
-        text = f"loss {loss:.4f}"
-        if self._throughput:
-            text += (
-                f", {self._throughput['images_per_second']:.1f} images/s"
-                f", data wait {self._throughput['data_wait']:.0%}"
-            )
-        self._bar.set_postfix_str(text, refresh=False)
+    def advance(self, step: int, loss: float) -> None:
+        """Move to `step`."""
+        self._bar.set_postfix_str(f"loss {loss:.4f}{self._pace}", refresh=False)
         self._bar.update(step - self._bar.n)
 
-    def __enter__(self) -> "MetricsWriter":
-        return self
+    def note(self, text: str) -> None:
+        """Print a line above."""
+        self._bar.write(text, file=sys.stderr)
 
-    def __exit__(self, *_: object) -> None:
+    def scalars(self, step: int, split: str, values: Mapping[str, float]) -> None:
+        """Remember the pace."""
+        if "images_per_second" in values:
+            self._pace = (
+                f", {values['images_per_second']:.1f} images/s, data wait {values['data_wait']:.0%}"
+            )
+
+    def images(self, step: int, split: str, images: np.ndarray) -> None:
+        """Pictures have no place here."""
+
+    def close(self) -> None:
+        """Leave the line as it stands."""
         self._bar.close()
-        self._file.close()

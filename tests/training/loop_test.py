@@ -11,13 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from isl_jax.training import loop, sharding
+from isl_jax.training import sharding
 from isl_jax.training.checkpoint import Checkpoints
-from isl_jax.training.loop import InterruptedTrainingError, TrainSettings, train
+from isl_jax.training.loop import train
 from isl_jax.training.objectives import Objective, objective_loss
 from isl_jax.training.optimizer import OptimizerSettings, make_optimizer
+from isl_jax.training.progress import Progress
+from isl_jax.training.settings import TrainSettings
 from isl_jax.training.state import create_state
 from isl_jax.training.step import make_train_step
+from isl_jax.training.stopping import InterruptedTrainingError
 
 SIZE, BATCH = 8, 4
 
@@ -106,18 +109,18 @@ def assert_equal_trees(left, right):
 def test_a_stopped_run_resumes_bit_for_bit(network, tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     whole.mkdir(), cut.mkdir()
-    expected = run(network, whole, Batches())[-1]
+    expected = run(network, whole, Batches())[-1][0]
     for stop_at in (3, 7):  # between checkpoints; the signal saves one of its own
         with pytest.raises(InterruptedTrainingError, match="resumes"):
             run(network, cut, Batches(stop_at=stop_at))
-    found = run(network, cut, Batches())[-1]
+    found = run(network, cut, Batches())[-1][0]
     assert_equal_trees(found, expected)
     assert losses_of(cut) == losses_of(whole)
     assert sorted(losses_of(whole)) == list(range(1, 13))
 
 
 def test_a_killed_run_repeats_from_its_last_checkpoint(network, tmp_path, monkeypatch):
-    expected = run(network, tmp_path, Batches())[-1]
+    expected = run(network, tmp_path, Batches())[-1][0]
     killed = tmp_path / "killed"
     killed.mkdir()
 
@@ -126,25 +129,25 @@ def test_a_killed_run_repeats_from_its_last_checkpoint(network, tmp_path, monkey
 
     batches = Batches()
 
-    def die(step, metrics):
+    def die(self, step, values):
         if step == 7:
             raise KilledError
-        return finite(step, metrics)
+        report(self, step, values)
 
-    finite = loop._finite
-    monkeypatch.setattr(loop, "_finite", die)
+    report = Progress.report
+    monkeypatch.setattr(Progress, "report", die)
     with pytest.raises(KilledError):
         run(network, killed, batches)
     monkeypatch.undo()
     with Checkpoints(killed / "checkpoints") as checkpoints:
         assert checkpoints.latest_step == 4
-    assert_equal_trees(run(network, killed, Batches())[-1], expected)
+    assert_equal_trees(run(network, killed, Batches())[-1][0], expected)
     assert losses_of(killed) == losses_of(tmp_path)
 
 
 def test_finished_run_changes_nothing_when_started_again(network, tmp_path):
-    first = run(network, tmp_path, Batches())[-1]
-    again = run(network, tmp_path, Batches())[-1]
+    first = run(network, tmp_path, Batches())[-1][0]
+    again = run(network, tmp_path, Batches())[-1][0]
     assert_equal_trees(again, first)
 
 
