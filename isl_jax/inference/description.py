@@ -55,11 +55,11 @@ class ModelInfo:
     """All that is needed to use the weights, as stored in `model.json`.
 
     `channels` are the input planes in order, each standardised by its own mean and standard
-    deviation. `objective` tells what the outputs mean. `stain` and `stain_scale` (raw intensities
-    that 0 and 1 stand for) belong to stain predictions; `distance_scale` (`normalised`, `pixels`),
-    `distance_unit` (map units that an output of 1 stands for) and `h` (in map units, the contrast
-    of a marker) to instances; `postprocessing` to labels of either kind. `licence` is that of the
-    weights.
+    deviation, after blocks of `binning` pixels squared have been averaged. `objective` tells what
+    the outputs mean. `stain` and `stain_scale` (raw intensities that 0 and 1 stand for) belong to
+    stain predictions; `distance_scale` (`normalised`, `pixels`), `distance_unit` (map units that an
+    output of 1 stands for) and `h` (in map units, the contrast of a marker) to instances;
+    `postprocessing` to labels of either kind. `licence` is that of the weights.
     """
 
     study: str
@@ -67,6 +67,7 @@ class ModelInfo:
     network: NetworkInfo
     objective: Objective
     channels: tuple[str, ...]
+    binning: int = 1
     stain: str | None = None
     stain_scale: StainScale | None = None
     distance_scale: str = "normalised"

@@ -53,15 +53,20 @@ class Prediction:
 class StandardisedImage:
     """An image beside what standardises it: tiles come out as the network takes them.
 
-    `image` `[C, H, W]`; `mean` and `std` `[C]`, those of the whole image.
+    `image` `[C, H, W]`; `mean` and `std` `[C]`, those of the whole image. `ready` is the only tile,
+    where there is only one and it has been made ahead of time.
     """
 
     image: ImageLike
     mean: np.ndarray
     std: np.ndarray
+    ready: np.ndarray | None = None
 
     def tile(self, tile: Tile) -> np.ndarray:
         """Standardised pixels `[h, w, C]` float32 of a tile."""
+        shape = (tile.rows.size, tile.columns.size)
+        if self.ready is not None and self.ready.shape[:2] == shape:
+            return self.ready
         _, height, width = self.image.shape
         planes = np.moveaxis(cut(self.image, tile), 0, -1)
         pixels = np.ascontiguousarray(planes)
@@ -142,6 +147,10 @@ class Model:
             planes = RepeatedPlane(planes, len(channels))
             mean, std = np.repeat(mean, len(channels)), np.repeat(std, len(channels))
         return StandardisedImage(planes, mean, std)
+
+    def batch_size(self, shape: tuple[int, ...]) -> int:
+        """Images of `shape` (H, W, C) that go through the network together."""
+        return self._maps.batch_size(shape)
 
     def predict_prepared(
         self,

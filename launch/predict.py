@@ -1,0 +1,177 @@
+"""Predict images with a trained model: label images, or the stain that the model was taught.
+
+  isl-predict --model=W1 --input='images/*.tif' --out=LABELS
+  isl-predict --model=W1 --input=PLATE.zarr --out=LABELS --outputs=labels,table,overlay
+  isl-predict --model=W1 --input=RAW --layout=dataset1 --out=LABELS --shard=0/8
+
+--input names files, folders, patterns, OME-Zarr images and plates, or a .txt list of these. Files
+called <field>_<channel> after the model's channels are put together, one image a field; otherwise
+each file is an image that holds the channels, found by their names or in their order. What is done
+already is skipped, an image that fails is reported and the rest go on. Outputs:
+  labels     <image>_labels.tif, uint16 (uint32 from 65,536 objects on)
+  stain      <image>_stain.tif, the predicted stain in the units of the training stain
+  maps       <image>_probability.tif and, for cells, <image>_distance.tif (--from_maps reads them)
+"""
+
+import dataclasses
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from absl import flags
+from tqdm import tqdm
+
+from isl_jax.data.layouts import parse_roles
+from isl_jax.data.presets import load_layout
+from isl_jax.inference.description import ModelInfo
+from isl_jax.inference.job import Job, fingerprint, shard
+from isl_jax.inference.model import Model, load_model, model_folder
+from isl_jax.inference.outputs.writers import outputs_of
+from isl_jax.inference.pipeline import Outcome, Stopwatch, predict_all
+from isl_jax.inference.sources import Source, find_sources, roles_of
+from isl_jax.inference.tiling import HALO, TILE
+from isl_jax.launch.command import command
+from isl_jax.launch.configuration import configure_jax
+
+_MODEL = flags.DEFINE_string("model", None, "Workdir of a run, or its model folder.")
+_INPUT = flags.DEFINE_list("input", None, "Images: files, folders, patterns, lists (.txt).")
+_OUT = flags.DEFINE_string("out", None, "Folder for the outputs.")
+_OUTPUTS = flags.DEFINE_list("outputs", None, "What to write; default: labels, or the stain.")
+_LAYOUT = flags.DEFINE_string("layout", None, "Layout of the --input folder, as for isl-prepare.")
+_CHANNELS = flags.DEFINE_string(
+    "channels", None, "What the images call the model's channels, in its order; e.g. bf[1,2],phase."
+)
+_BIN = flags.DEFINE_integer(
+    "bin",
+    None,
+    "Average blocks of this many pixels squared, as for the training; default: the model's.",
+    lower_bound=1,
+)
+_EXCLUDE = flags.DEFINE_string("exclude", None, "Leave out images in whose name this is found.")
+_H = flags.DEFINE_float("h", None, "Marker contrast in map units; default: the model's.")
+_THRESHOLD = flags.DEFINE_float("threshold", None, "Foreground probability; default: the model's.")
+_MIN_SIZE = flags.DEFINE_integer("min_size", None, "Drop objects of fewer pixels.")
+_FILL_HOLES = flags.DEFINE_bool("fill_holes", None, "Fill holes in objects.")
+_KEEP_UNMARKED = flags.DEFINE_bool("keep_unmarked", None, "Keep foreground without a marker.")
+_SHARD = flags.DEFINE_string("shard", None, "Only this share of the images, i/n with i from 0.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Predict again what is done already.")
+_TILE = flags.DEFINE_integer("tile", TILE, "Longest side that is not cut into tiles, pixels.")
+_HALO = flags.DEFINE_integer("halo", HALO, "Context of a tile that is thrown away, pixels.")
+_WORKERS = flags.DEFINE_integer("workers", 2, "Threads that label and write.", lower_bound=1)
+_READERS = flags.DEFINE_integer("readers", 2, "Threads that read.", lower_bound=1)
+_COMPUTE_DTYPE = flags.DEFINE_enum(
+    "compute_dtype", "auto", ["auto", "float32", "bfloat16"], "Precision of the network."
+)
+
+
+def main() -> int:
+    """Predict what the flags name; 1 if any image failed."""
+    configure_jax()
+    path = model_folder(_needed(_MODEL))
+    model = load_model(path, compute_dtype=_dtype())
+    model.info = _with_flags(model.info)
+    job = _job(path, model)
+    roles = parse_roles(_CHANNELS.value) if _CHANNELS.value else roles_of(model.info.channels)
+    layout = load_layout(_LAYOUT.value) if _LAYOUT.value else None
+    inputs: list[str] = _needed(_INPUT)
+    sources, num_unused = find_sources(inputs, roles, layout=layout, exclude=_EXCLUDE.value)
+    if _SHARD.value:
+        sources = shard(sources, _SHARD.value)
+    job.prepare()
+    todo = [s for s in sources if _OVERWRITE.value or not job.is_done(s)]
+    print(
+        f"{len(sources)} images, {len(sources) - len(todo)} done already"
+        + (f"; {num_unused} files of other channels are not used" if num_unused else "")
+    )
+    return _predict(todo, model, job)
+
+
+def _predict(sources: Sequence[Source], model: Model, job: Job) -> int:
+    stopwatch, began, failed, num_done = Stopwatch(), time.perf_counter(), [], 0
+    outcomes = predict_all(
+        sources,
+        model,
+        job.finish,
+        folder=job.folder,
+        stopwatch=stopwatch,
+        tile=_TILE.value,
+        halo=_HALO.value,
+        num_readers=_READERS.value,
+        num_workers=_WORKERS.value,
+    )
+    with tqdm(total=len(sources), unit="image", disable=None) as bar:
+        for outcome in outcomes:
+            if outcome.error is None:
+                num_done += 1
+            else:
+                failed.append(outcome)
+                bar.write(f"failed: {_reason(outcome)}", file=sys.stderr)
+            bar.set_postfix_str(stopwatch.shares(), refresh=False)
+            bar.update()
+    seconds = time.perf_counter() - began
+    if sources:
+        rate = num_done / seconds
+        print(f"{num_done} images in {seconds:.1f} s, {rate:.3g} images/s ({stopwatch.shares()})")
+    if not failed:
+        return 0
+    left = len(sources) - num_done - len(failed)
+    print(f"error: {len(failed)} images failed:", file=sys.stderr)
+    for outcome in failed:
+        print(f"  {_reason(outcome)}", file=sys.stderr)
+    if left:
+        print(
+            f"the disk is full: {left} images were not begun; make room and run again, what is "
+            "done is skipped",
+            file=sys.stderr,
+        )
+    return 1
+
+
+def _reason(outcome: Outcome) -> str:
+    text = " ".join(str(outcome.error).split())
+    return text if outcome.name in text else f"{outcome.name}: {text}"
+
+
+def _dtype():
+    name = _COMPUTE_DTYPE.value
+    if name == "auto":
+        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return jnp.dtype(name)
+
+
+def _needed(flag: flags.FlagHolder[Any]) -> Any:
+    if not flag.value:
+        raise ValueError(f"--{flag.name}=… is needed; see --help")
+    return flag.value
+
+
+def _job(path: Path, model: Model) -> Job:
+    info = model.info
+    outputs = outputs_of(info, _OUTPUTS.value)
+    if info.objective.target == "distance_and_semantic" and info.h is None:
+        raise ValueError(f"{path}: no marker contrast is stored; give --h=…")
+    parameters = (_TILE.value, _HALO.value, _dtype().name, _CHANNELS.value)
+    return Job(Path(_needed(_OUT)), info, outputs, fingerprint(path, info, *parameters))
+
+
+def _with_flags(info: ModelInfo) -> ModelInfo:
+    """The model's description, with what the flags say of post-processing."""
+    given = {
+        flag.name: flag.value
+        for flag in (_THRESHOLD, _MIN_SIZE, _FILL_HOLES, _KEEP_UNMARKED)
+        if flag.value is not None
+    }
+    options = dataclasses.replace(info.postprocessing, **given)
+    h = info.h if _H.value is None else _H.value
+    binning = _BIN.value or info.binning
+    return dataclasses.replace(info, postprocessing=options, h=h, binning=binning)
+
+
+run = command(main)
+
+if __name__ == "__main__":
+    run()
