@@ -1,8 +1,8 @@
 """Real cells: HeLa in phase contrast, from the public set of Van Valen et al. 2016.
 
     isl-fetch --dataset=deepcell2016 --subset=hela --out=RAW
-    isl-prepare --source=RAW --layout=deepcell2016 --bin=2 --test_groups=HeLa_joint_set4 \
-        --val_groups=HeLa_joint_set1 --out=DATA
+    isl-prepare --source=RAW --layout=deepcell2016 --bin=2 --test_groups=HeLa_joint_set1 \
+        --val_groups=HeLa_joint_set3 --out=DATA
     isl-sweep --config=configs/hela.py --config.data.root=DATA --n=1 --inits=imagenet,isl \
         --workdir=S
     isl-report --workdir=S

@@ -15,7 +15,16 @@ import numpy as np
 from isl_jax.data.checks import CheckedField, load_field
 from isl_jax.data.layouts import Layout
 from isl_jax.data.normalisation import StainScale, plane_statistics
-from isl_jax.data.store import DESCRIPTION, FIELDS_DIR, INPUTS, LABELS, SCHEMA, STAIN
+from isl_jax.data.preview import PREVIEW, write_preview
+from isl_jax.data.store import (
+    DESCRIPTION,
+    FIELDS_DIR,
+    INPUTS,
+    LABELS,
+    SCHEMA,
+    STAIN,
+    open_dataset,
+)
 
 PERCENTILES = (0.1, 1.0, 50.0, 99.0, 99.9)
 _RECORD = "field.json"
@@ -126,9 +135,10 @@ def prepare(
         "percentiles": PERCENTILES,
         "fields": entries,
     }
+    (partial / DESCRIPTION).write_text(json.dumps(record, indent=1))
+    write_preview(open_dataset(partial), partial / PREVIEW)
     for entry in entries:
         (partial / FIELDS_DIR / entry["name"] / _RECORD).unlink()
-    (partial / DESCRIPTION).write_text(json.dumps(record, indent=1))
     partial.rename(out)
     return out
 

@@ -44,6 +44,9 @@ def test_every_field_of_deepcell_has_phase_and_stain(matched):
     for name, field in fields.items():
         masks = {"cell_interior", "cell_edge"} if name in drawn else set()
         assert field.files.keys() == {"phase", "nuclei"} | masks
+    groups = {name: field.group for name, field in fields.items()}
+    assert groups["HeLa_joint_set2"] == groups["HeLa_joint_set4"]  # the same cells twice
+    assert len(set(groups.values())) == len(groups) - 1
     # What is not used has no partner: outlines in colour, nuclei alone, series without names.
     parts = ("/Masks/", "/nuclei/", "/HeLa_plating/", "TRITC", "/RAW40X/set4/", "/RAW40X/set5/")
     assert all(any(part in path.as_posix() for part in parts) for path in unmatched)
