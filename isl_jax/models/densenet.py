@@ -84,9 +84,22 @@ class DenseNet(nn.Module):
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-    """Maximum of 3×3 pixels at stride 2, PyTorch's symmetric padding: `[B, H/2, W/2, C]`."""
-    pads = ((0, 0), (1, 1), (1, 1), (0, 0))
-    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), pads)
+    """Maximum of 3×3 pixels at stride 2, PyTorch's symmetric padding: `[B, H/2, W/2, C]`.
+
+    H and W are even. Of equal values the first, row by row, takes the gradient, as in PyTorch.
+    """
+    x = jnp.pad(x, ((0, 0), (1, 0), (1, 0), (0, 0)), constant_values=-jnp.inf)
+    # Selections along one axis at a time: the gradient of XLA's window reduction searches each
+    # window again, with index arrays as large as the image.
+    return _max_of_three(_max_of_three(x, axis=2), axis=1)
+
+
+def _max_of_three(x: jax.Array, *, axis: int) -> jax.Array:
+    first, second, third = (
+        jax.lax.slice_in_dim(x, start, start + x.shape[axis] - 2, 2, axis) for start in range(3)
+    )
+    larger = jnp.where(first >= second, first, second)
+    return jnp.where(larger >= third, larger, third)
 
 
 def average_pool(x: jax.Array) -> jax.Array:

@@ -10,7 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from isl_jax.models.batch_norm import BatchNorm
 from isl_jax.models.convolution import convolve, convolve_upsampled
-from isl_jax.models.densenet import average_pool
+from isl_jax.models.densenet import average_pool, max_pool
 from isl_jax.models.unet import UNet
 
 Variables = dict[str, Any]
@@ -81,14 +81,6 @@ def test_clear_errors() -> None:
         TINY.apply({}, images(32, 32, 3))
 
 
-def test_upsampled_convolution_equals_upsampling_then_convolving() -> None:
-    x, kernel = images(2, 5, 7, 3), images(3, 3, 3, 4, seed=1)
-    upsampled = x.repeat(2, axis=1).repeat(2, axis=2)
-    np.testing.assert_allclose(
-        convolve_upsampled(x, kernel), convolve(upsampled, kernel), rtol=1e-4, atol=1e-4
-    )
-
-
 def test_average_pool_leaves_an_odd_row_out() -> None:
     x = images(1, 5, 4, 2)
     expected = nn.avg_pool(x, (2, 2), (2, 2))
@@ -117,3 +109,36 @@ def test_batch_norm_gradients_equal_automatic_ones(relu: bool) -> None:
         )
         for expected, found in zip(theirs, mine, strict=True):
             np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_max_pool_and_its_gradient_take_the_first_of_equal_values():
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 4, (2, 8, 12, 3)).astype(np.float32)  # many ties
+    weights = rng.standard_normal((2, 4, 6, 3)).astype(np.float32)
+    expected, gradient = np.empty_like(weights), np.zeros_like(x)
+    for b, i, j, c in np.ndindex(*weights.shape):
+        rows = slice(max(2 * i - 1, 0), 2 * i + 2)
+        columns = slice(max(2 * j - 1, 0), 2 * j + 2)
+        window = x[b, rows, columns, c]
+        row, column = np.unravel_index(window.argmax(), window.shape)  # the first, row by row
+        expected[b, i, j, c] = window.max()
+        gradient[b, rows.start + row, columns.start + column, c] += weights[b, i, j, c]
+    pooled, pullback = jax.vjp(max_pool, x)
+    np.testing.assert_array_equal(pooled, expected)
+    np.testing.assert_allclose(pullback(jnp.asarray(weights))[0], gradient, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 6, 3), (1, 1, 1, 2)])
+def test_convolving_up_sampled_is_up_sampling_then_convolving(shape):
+    rng = np.random.default_rng(1)
+    x = jnp.asarray(rng.standard_normal(shape, np.float32))
+    kernel = jnp.asarray(rng.standard_normal((3, 3, shape[-1], 5), np.float32))
+
+    def plain(x, kernel):
+        return convolve(x.repeat(2, axis=1).repeat(2, axis=2), kernel)
+
+    expected, plain_pullback = jax.vjp(plain, x, kernel)
+    found, pullback = jax.vjp(convolve_upsampled, x, kernel)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    for one, other in zip(pullback(expected), plain_pullback(expected), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
