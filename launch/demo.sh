@@ -1,8 +1,10 @@
 #!/bin/sh
 # The paper's comparison on simulated cells, from nothing to the page. `make demo` calls it.
-# More seeds than one, on top of a finished demo: SEEDS=0,1,2 make demo
+# More seeds and numbers of annotated images, on top of a finished demo:
+#   N=1,4,10 SEEDS=0,1,2 make demo
 set -eu
 out="${1:-runs/demo}"
+numbers="${N:-1}"
 seeds="${SEEDS:-0}"
 cd "$(dirname "$0")/.."
 for study in nucleus cell; do
@@ -12,6 +14,6 @@ for study in nucleus cell; do
   [ -e "$out/data/$study" ] || isl-prepare --source="$out/raw/$study" --layout="$layout" \
     --test=0.45 --val=0 --out="$out/data/$study"
   isl-sweep --config="configs/demo.py:study=$study" --config.data.root="$out/data/$study" \
-    --n=1 --inits=imagenet,isl --imagenet_stand_in=random --seeds="$seeds" --workdir="$out/$study"
+    --n="$numbers" --inits=imagenet,isl --imagenet_stand_in=random --seeds="$seeds" --workdir="$out/$study"
 done
 isl-report --workdir="$out"
