@@ -1,11 +1,15 @@
 """The runs of a sweep as jobs of their own: an array on a cluster, or processes here."""
 
+import importlib
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from isl_jax.launch.configuration import configure_jax
 from isl_jax.study.planning import Plan, PlannedRun
 from isl_jax.study.sweep import describe_sweep, run_one
+
+_LOG_LEVEL = "SUBMITIT_LOG_LEVEL"
 
 
 class Job:
@@ -69,19 +73,30 @@ def submit(
 
 
 def _executor(plan: Plan, cluster: str, options: Mapping[str, Any]) -> Any:
-    try:
-        import submitit
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"--executor={cluster} needs submitit, which is not installed: "
-            "pip install 'isl-jax[slurm]'"
-        ) from error
+    submitit = _submitit(cluster)
     try:
         executor = submitit.AutoExecutor(folder=plan.workdir / "jobs", cluster=cluster)
         executor.update_parameters(name=f"isl-{plan.description['study']}", **options)
     except (NameError, RuntimeError) as error:
         raise ValueError(f"--executor={cluster}: {' '.join(str(error).split())}") from error
     return executor
+
+
+def _submitit(cluster: str) -> Any:
+    # Its own set-up of logging would close the handlers of all others, and their streams with them.
+    chosen = os.environ.get(_LOG_LEVEL)
+    os.environ[_LOG_LEVEL] = "NOCONFIG"
+    try:
+        return importlib.import_module("submitit")
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"--executor={cluster} needs submitit, which is not installed: "
+            "pip install 'isl-jax[slurm]'"
+        ) from error
+    finally:
+        del os.environ[_LOG_LEVEL]
+        if chosen is not None:
+            os.environ[_LOG_LEVEL] = chosen
 
 
 def _queue(executor: Any, runs: Sequence[PlannedRun]) -> list[tuple[PlannedRun, Any]]:

@@ -86,24 +86,29 @@ class Plan:
         return tuple(run for run in self.runs if run.state != "done")
 
     def estimate(self) -> float | None:
-        """Seconds that the remaining runs will take one after the other; None before any has run.
+        """Seconds that the remaining runs will take one after the other; None where nothing tells.
 
         From the speed of the runs that have trained here, or of the pretext run that is used: crop
         pixels a second, and the time that a run needs beside its steps.
         """
-        folders = [run.workdir for run in self.runs]
-        folders += [self.isl_checkpoint] if self.isl_checkpoint else []
-        speeds = {folder: speed for folder in folders if (speed := _pixels_per_second(folder))}
+        speeds = self._speeds()
         if not speeds:
             return None
         speed = median(speeds.values())
         overheads = [o for f, s in speeds.items() if (o := _overhead(f, s)) is not None]
         overhead = median(overheads) if overheads else 0.0
+        if any(run.experiment.train.num_steps == 0 for run in self.remaining):
+            return None  # as long as a number of epochs, which the crops decide
         pixels = sum(
             (r.experiment.train.num_steps - r.step) * _pixels_of_step(r.experiment)
             for r in self.remaining
         )
         return pixels / speed + overhead * len(self.remaining)
+
+    def _speeds(self) -> dict[Path, float]:
+        folders = [run.workdir for run in self.runs]
+        folders += [self.isl_checkpoint] if self.isl_checkpoint else []
+        return {folder: speed for folder in folders if (speed := _pixels_per_second(folder))}
 
     def table(self) -> str:
         """The plan as text: one line a run, then how much is left."""
@@ -113,7 +118,7 @@ class Plan:
         for run, state in states:
             experiment = run.experiment
             n = experiment.num_annotated if experiment.stage == "segment" else "–"
-            steps = f"{run.step} of {experiment.train.num_steps}"
+            steps = f"{run.step} of {experiment.train.num_steps or '?'}"
             lines.append(
                 f"{run.name:{width}}  {experiment.init.kind:8}  {n:>4}  {experiment.seed:>4}  "
                 f"{steps:>13}  {state}"
@@ -132,7 +137,7 @@ class Plan:
     def _told_time(self) -> str:
         seconds = self.estimate()
         if seconds is None:
-            return "not known until a run has trained here"
+            return "not known" if self._speeds() else "not known until a run has trained here"
         minutes = math.ceil(seconds / 60)
         about = f"{minutes} min" if minutes < 90 else f"{seconds / 3600:.1f} h"
         return f"about {about}, at the speed of the runs so far"

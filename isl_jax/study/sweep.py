@@ -58,6 +58,6 @@ def run_one(run: PlannedRun) -> str | None:
         print(f"{told}\nthe other runs go on", file=sys.stderr)
         return told
     failure.unlink(missing_ok=True)
-    steps = run.experiment.train.num_steps - first_step
-    write_json(run.workdir / TIMING, {"seconds": time.perf_counter() - started, "steps": steps})
+    timing = {"seconds": time.perf_counter() - started, "steps": run.step - first_step}
+    write_json(run.workdir / TIMING, timing)
     return None

@@ -1,9 +1,7 @@
 """The command that prepares data: its table, its summary, its answers to bad input."""
 
+import functools
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,18 +10,12 @@ import tifffile
 from isl_jax.data.store import open_dataset
 from tests.data.conftest import write_raw
 
-ROOT = Path(__file__).parents[2]
 ROLES = ["--inputs=phase,bright", "--stain=dapi", "--labels=masks"]
 
 
-def prepare(*arguments, cwd):
-    return subprocess.run(
-        [sys.executable, str(ROOT / "launch" / "prepare.py"), *map(str, arguments)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+@pytest.fixture
+def prepare(launch):
+    return functools.partial(launch, "prepare")
 
 
 @pytest.fixture
@@ -33,19 +25,22 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_dry_run_prints_the_table_and_writes_nothing(folder):
+def test_dry_run_prints_the_table_and_writes_nothing(prepare, folder):
     (folder / "raw" / "overview.tif").write_bytes(b"not looked into")
     ended = prepare("--source=raw", "--dry_run", r"--group=^w\d", *ROLES, cwd=folder)
     assert ended.returncode == 0 and not ended.stderr
     lines = ended.stdout.splitlines()
-    assert lines[0].split()[:6] == ["field", "group", "split", "channel", "shape", "dtype"]
+    assert lines[0].split() == [
+        "field", "group", "split", "channel", "shape", "dtype", "planes", "range", "saturated",
+        "empty", "files",
+    ]  # fmt: skip
     assert len(lines) == 1 + 4 * 4 + 1
     assert lines[1].split()[:2] == ["w1", "f1"] and "40×50" in lines[1] and "uint16" in lines[1]
     assert lines[-1] == "not used: raw/overview.tif"
     assert [path.name for path in folder.iterdir()] == ["raw"]
 
 
-def test_dry_run_lists_all_faults_at_once(folder):
+def test_dry_run_lists_all_faults_at_once(prepare, folder):
     (folder / "raw" / "w1 f2_phase.tif").unlink()
     tifffile.imwrite(folder / "raw" / "w3 f1_dapi.tif", np.zeros((40, 50), np.uint16))
     ended = prepare("--source=raw", "--dry_run", *ROLES, cwd=folder)
@@ -54,10 +49,12 @@ def test_dry_run_lists_all_faults_at_once(folder):
     assert len(faults) == 2
     assert "field 'w1 f2' has no 'phase' image" in faults[0]
     assert "w3 f1_dapi.tif: every pixel is 0" in faults[1]
+    (line,) = [line for line in ended.stdout.splitlines() if " 0..0 " in line]
+    assert line.split()[:2] == ["dapi", "(stain)"] and line.split()[-1] == "1"  # an empty plane
     assert "w2 f1" in ended.stdout
 
 
-def test_the_flags_end_in_the_data_set(folder):
+def test_the_flags_end_in_the_data_set(prepare, folder):
     ended = prepare(
         "--source=raw", "--out=data", r"--group=^w\d", "--test_groups=w2", "--val_groups=w3",
         "--bin=2", "--pixel_size=0.25", "--study=nucleus", "--stain_scale=dtype", *ROLES,
@@ -78,7 +75,7 @@ def test_the_flags_end_in_the_data_set(folder):
     assert record["split"]["method"] == "groups" and record["split"]["test"] == ["w2"]
 
 
-def test_overwrite_replaces_the_folder(folder):
+def test_overwrite_replaces_the_folder(prepare, folder):
     common = ["--source=raw", "--out=data", "--test=0.25", "--val=0", *ROLES]
     assert prepare(*common, cwd=folder).returncode == 0
     refused = prepare(*common, cwd=folder)
@@ -103,7 +100,7 @@ def test_overwrite_replaces_the_folder(folder):
     ],
     ids=lambda value: " ".join(value)[-40:],
 )
-def test_bad_input_is_one_line_and_writes_nothing(arguments, told, folder):
+def test_bad_input_is_one_line_and_writes_nothing(prepare, arguments, told, folder):
     ended = prepare(*arguments, cwd=folder)
     assert ended.returncode != 0
     assert len(ended.stderr.strip().splitlines()) == 1, ended.stderr

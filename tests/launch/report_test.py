@@ -1,23 +1,8 @@
 """The command lines of evaluation and report: bad input costs one line, and nothing is written."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
-
-
-def launch(command, *arguments, cwd):
-    return subprocess.run(
-        [sys.executable, str(ROOT / "launch" / f"{command}.py"), *map(str, arguments)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
 
 
 @pytest.fixture
@@ -40,9 +25,11 @@ def workdir(tmp_path):
         ("evaluate", ["--workdir=W"], ["no/such/data", "no such folder"]),
         ("evaluate", ["--workdir=W", "--data_root=W"], ["W", "not a prepared data set"]),
         ("evaluate", ["--workdir=new", "--predictions=W"], ["--data_root"]),
+        ("evaluate", ["--predictions=W"], ["--sweep", "--workdir"]),
+        ("evaluate", ["--predictions=W", "--sweep=W"], ["W/sweep.json", "isl-sweep"]),
     ],
 )
-def test_bad_input_is_one_line_and_writes_nothing(command, arguments, told, workdir):
+def test_bad_input_is_one_line_and_writes_nothing(launch, command, arguments, told, workdir):
     ended = launch(command, *arguments, cwd=workdir.parent)
     assert ended.returncode == 1
     lines = ended.stderr.strip().splitlines()
@@ -51,7 +38,7 @@ def test_bad_input_is_one_line_and_writes_nothing(command, arguments, told, work
     assert [path.name for path in workdir.parent.rglob("*")] == ["W", "config.json"]
 
 
-def test_report_of_a_sweep_that_has_not_begun(tmp_path):
+def test_report_of_a_sweep_that_has_not_begun(launch, tmp_path):
     sweep = {"study": "cell", "n": [1], "inits": ["random", "isl"], "seeds": [0]}
     (tmp_path / "sweep.json").write_text(json.dumps(sweep | {"data_root": "gone"}))
     ended = launch("report", "--workdir=.", cwd=tmp_path)

@@ -1,32 +1,23 @@
 """The command line of the simulator: what it writes, and one line for bad input."""
 
-import subprocess
-import sys
-from pathlib import Path
+import functools
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+
+@pytest.fixture
+def simulate(launch):
+    return functools.partial(launch, "simulate")
 
 
-def simulate(*arguments, cwd):
-    return subprocess.run(
-        [sys.executable, str(ROOT / "launch" / "simulate.py"), *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
-
-def test_help_explains(tmp_path):
+def test_help_explains(simulate, tmp_path):
     shown = simulate("--help", cwd=tmp_path)
     assert shown.returncode == 0
     for word in ("--study=nucleus", "data set 2", "objective_na", "µm"):
         assert word in shown.stdout
 
 
-def test_fields_are_written_and_kept(tmp_path):
+def test_fields_are_written_and_kept(simulate, tmp_path):
     options = ["--out=RAW", "--study=cell", "--size=64", "--cell_diameter_um=8", "--seed=2"]
     first = simulate(*options, "--fields=1", cwd=tmp_path)
     assert (first.returncode, first.stdout) == (0, "RAW: 1 fields written\n")
@@ -48,7 +39,7 @@ def test_fields_are_written_and_kept(tmp_path):
         (["--out=RAW", "fields=3"], ["fields=3", "--name=value"]),
     ],
 )
-def test_bad_options_cost_one_line_and_write_nothing(tmp_path, arguments, told):
+def test_bad_options_cost_one_line_and_write_nothing(simulate, tmp_path, arguments, told):
     failed = simulate(*arguments, cwd=tmp_path)
     assert failed.returncode != 0
     assert failed.stderr.startswith("error: ") and failed.stderr.count("\n") == 1

@@ -1,7 +1,6 @@
 """The command line of training: bad input costs one line, and nothing is written."""
 
-import subprocess
-import sys
+import functools
 from pathlib import Path
 
 import pytest
@@ -10,17 +9,12 @@ ROOT = Path(__file__).parents[2]
 CELL = ROOT / "configs" / "cell.py"
 
 
-def train(*arguments, cwd):
-    return subprocess.run(
-        [sys.executable, str(ROOT / "launch" / "train.py"), *map(str, arguments)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+@pytest.fixture
+def train(launch):
+    return functools.partial(launch, "train")
 
 
-def test_help_explains_and_succeeds(tmp_path):
+def test_help_explains_and_succeeds(train, tmp_path):
     shown = train("--help", cwd=tmp_path)
     assert shown.returncode == 0
     for word in ("pretrain", "init=isl", "--workdir", "resumes"):
@@ -44,7 +38,7 @@ def test_help_explains_and_succeeds(tmp_path):
     ],
     ids=lambda value: " ".join(map(str, value))[-40:],
 )
-def test_bad_input_is_one_line_and_writes_nothing(arguments, told, tmp_path):
+def test_bad_input_is_one_line_and_writes_nothing(train, arguments, told, tmp_path):
     ended = train(*arguments, cwd=tmp_path)
     assert ended.returncode != 0
     lines = ended.stderr.strip().splitlines()
@@ -54,6 +48,6 @@ def test_bad_input_is_one_line_and_writes_nothing(arguments, told, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_packaged_study_is_found_from_anywhere(tmp_path):
+def test_a_packaged_study_is_found_from_anywhere(train, tmp_path):
     ended = train("--config=cell:pretrain", "--workdir=W", cwd=tmp_path)
     assert "data.root" in ended.stderr

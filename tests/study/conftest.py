@@ -26,6 +26,7 @@ from isl_jax.data.store import (
 )
 from isl_jax.inference.model import Prediction
 from isl_jax.study import evaluate
+from isl_jax.study.experiment import Experiment
 from isl_jax.study.results import run_name
 from isl_jax.study.scoring import EvaluationCrops
 
@@ -87,6 +88,55 @@ def write_dataset(root: Path, study: str, *, fields: int = 6, size=(96, 112)) ->
     }
     (root / DESCRIPTION).write_text(json.dumps(record))
     return open_dataset(root)
+
+
+def experiment(dataset, study="cell", stage="segment", **changes) -> Experiment:
+    """Settings of a short run on `dataset`; `changes` replace whole groups."""
+    values = {
+        "study": study,
+        "stage": stage,
+        "seed": 0,
+        "num_annotated": 1,
+        "data": {
+            "root": str(dataset.root),
+            "crop_size": 64,
+            "crops_per_image": 2,
+            "margin": [0, 0, 0, 0],
+            "flips": False,
+            "num_workers": 0,
+        },
+        "model": {
+            "encoder": "densenet121",
+            "compute_dtype": "float32",
+            "head": "paper",
+            "slope": 1.0,
+        },
+        "init": {"kind": "random", "checkpoint": None, "weights": None},
+        "target": {"distance_scale": "normalised", "distance_unit": 255.0},
+        "loss": {"alpha": "auto", "alpha_batches": 2},
+        "instances": {"h": "auto"},
+        "train": {
+            "batch_size": 4,
+            "num_steps": 6,
+            "learning_rate": 1e-2,
+            "schedule": "cosine",
+            "warmup_steps": 2,
+            "b1": 0.9,
+            "b2": 0.999,
+            "clip_norm": 0.0,
+            "head_rate": 10.0,
+            "checkpoint_every": 4,
+            "validate_every": 3,
+            "log_every": 2,
+            "keep": "last",
+        },
+    }
+    return Experiment.from_mapping(values | changes)
+
+
+def pair(dataset, study="cell") -> tuple[Experiment, Experiment]:
+    """Settings of a pretext run and of a segmentation run."""
+    return experiment(dataset, study, "pretrain"), experiment(dataset, study)
 
 
 @dataclasses.dataclass

@@ -18,6 +18,7 @@ from isl_jax.study import sweep as sweeps
 from isl_jax.study.experiment import Experiment, run_experiment
 from isl_jax.study.planning import Grid, available_inits, plan_sweep
 from isl_jax.study.sweep import run_sweep
+from tests.study.conftest import experiment, pair
 
 
 class SmallNetwork(nn.Module):
@@ -47,53 +48,6 @@ def small_network(monkeypatch):
             lambda *, out_channels, head="none", **_: SmallNetwork(out_channels, head),
         )
     monkeypatch.setattr(experiments, "init_variables", small_variables)
-
-
-def experiment(dataset, study="cell", stage="segment", **changes):
-    values = {
-        "study": study,
-        "stage": stage,
-        "seed": 0,
-        "num_annotated": 1,
-        "data": {
-            "root": str(dataset.root),
-            "crop_size": 64,
-            "crops_per_image": 2,
-            "margin": [0, 0, 0, 0],
-            "flips": False,
-            "num_workers": 0,
-        },
-        "model": {
-            "encoder": "densenet121",
-            "compute_dtype": "float32",
-            "head": "paper",
-            "slope": 1.0,
-        },
-        "init": {"kind": "random", "checkpoint": None, "weights": None},
-        "target": {"distance_scale": "normalised", "distance_unit": 255.0},
-        "loss": {"alpha": "auto", "alpha_batches": 2},
-        "instances": {"h": "auto"},
-        "train": {
-            "batch_size": 4,
-            "num_steps": 6,
-            "learning_rate": 1e-2,
-            "schedule": "cosine",
-            "warmup_steps": 2,
-            "b1": 0.9,
-            "b2": 0.999,
-            "clip_norm": 0.0,
-            "head_rate": 10.0,
-            "checkpoint_every": 4,
-            "validate_every": 3,
-            "log_every": 2,
-            "keep": "last",
-        },
-    }
-    return Experiment.from_mapping(values | changes)
-
-
-def pair(dataset, study="cell"):
-    return experiment(dataset, study, "pretrain"), experiment(dataset, study)
 
 
 def sweep(pretrain, segment, grid, workdir):
