@@ -11,6 +11,13 @@ already is skipped, an image that fails is reported and the rest go on. Outputs:
   labels     <image>_labels.tif, uint16 (uint32 from 65,536 objects on)
   stain      <image>_stain.tif, the predicted stain in the units of the training stain
   maps       <image>_probability.tif and, for cells, <image>_distance.tif (--from_maps reads them)
+  table      <image>.csv, a row an object: place, size, shape, brightness in each channel
+  rois       <image>_rois.zip for ImageJ
+  geojson    <image>.geojson for QuPath
+  zarr       <image>.ome.zarr, the image with the labels inside
+  overlay    <image>_overlay.png, and index.html, a page of all images
+Other labels from the same maps, without the network:
+  isl-predict --model=W1 --from_maps=LABELS --out=OTHER --h=40 --min_size=50
 """
 
 import dataclasses
@@ -28,10 +35,12 @@ from tqdm import tqdm
 from isl_jax.data.layouts import parse_roles
 from isl_jax.data.presets import load_layout
 from isl_jax.inference.description import ModelInfo
-from isl_jax.inference.job import Job, fingerprint, shard
+from isl_jax.inference.job import Job, fingerprint, read_records, shard
 from isl_jax.inference.model import Model, load_model, model_folder
+from isl_jax.inference.outputs.pictures import write_contact_sheet
 from isl_jax.inference.outputs.writers import outputs_of
 from isl_jax.inference.pipeline import Outcome, Stopwatch, predict_all
+from isl_jax.inference.relabel import MapSource, find_maps, relabel_all
 from isl_jax.inference.sources import Source, find_sources, roles_of
 from isl_jax.inference.tiling import HALO, TILE
 from isl_jax.launch.command import command
@@ -39,6 +48,9 @@ from isl_jax.launch.configuration import configure_jax
 
 _MODEL = flags.DEFINE_string("model", None, "Workdir of a run, or its model folder.")
 _INPUT = flags.DEFINE_list("input", None, "Images: files, folders, patterns, lists (.txt).")
+_FROM_MAPS = flags.DEFINE_string(
+    "from_maps", None, "Folder of earlier --outputs=maps: label these anew, without the network."
+)
 _OUT = flags.DEFINE_string("out", None, "Folder for the outputs.")
 _OUTPUTS = flags.DEFINE_list("outputs", None, "What to write; default: labels, or the stain.")
 _LAYOUT = flags.DEFINE_string("layout", None, "Layout of the --input folder, as for isl-prepare.")
@@ -74,11 +86,9 @@ def main() -> int:
     path = model_folder(_needed(_MODEL))
     model = load_model(path, compute_dtype=_dtype())
     model.info = _with_flags(model.info)
-    job = _job(path, model)
-    roles = parse_roles(_CHANNELS.value) if _CHANNELS.value else roles_of(model.info.channels)
-    layout = load_layout(_LAYOUT.value) if _LAYOUT.value else None
-    inputs: list[str] = _needed(_INPUT)
-    sources, num_unused = find_sources(inputs, roles, layout=layout, exclude=_EXCLUDE.value)
+    job = _job(path, model.info)
+    sources, num_unused = _sources(model.info)
+    job.check(sources)
     if _SHARD.value:
         sources = shard(sources, _SHARD.value)
     job.prepare()
@@ -90,19 +100,30 @@ def main() -> int:
     return _predict(todo, model, job)
 
 
-def _predict(sources: Sequence[Source], model: Model, job: Job) -> int:
+def _sources(info: ModelInfo) -> tuple[list[Source] | list[MapSource], int]:
+    """The images to predict, or the maps to label anew; and the number of files not used."""
+    images, num_unused = [], 0
+    if _INPUT.value or not _FROM_MAPS.value:
+        inputs: list[str] = _needed(_INPUT)
+        roles = parse_roles(_CHANNELS.value) if _CHANNELS.value else roles_of(info.channels)
+        layout = load_layout(_LAYOUT.value) if _LAYOUT.value else None
+        images, num_unused = find_sources(inputs, roles, layout=layout, exclude=_EXCLUDE.value)
+    if not _FROM_MAPS.value:
+        return images, num_unused
+    return find_maps(Path(_FROM_MAPS.value), info, images), num_unused
+
+
+def _predict(sources: Sequence[Any], model: Model, job: Job) -> int:
     stopwatch, began, failed, num_done = Stopwatch(), time.perf_counter(), [], 0
-    outcomes = predict_all(
-        sources,
-        model,
-        job.finish,
-        folder=job.folder,
-        stopwatch=stopwatch,
-        tile=_TILE.value,
-        halo=_HALO.value,
-        num_readers=_READERS.value,
-        num_workers=_WORKERS.value,
-    )
+    shared: dict[str, Any] = {"folder": job.folder, "stopwatch": stopwatch}
+    shared["num_workers"] = _WORKERS.value
+    if _FROM_MAPS.value:
+        outcomes = relabel_all(sources, job.finish, binning=model.info.binning, **shared)
+    else:
+        tiling = {"tile": _TILE.value, "halo": _HALO.value}
+        outcomes = predict_all(
+            sources, model, job.finish, num_readers=_READERS.value, **tiling, **shared
+        )
     with tqdm(total=len(sources), unit="image", disable=None) as bar:
         for outcome in outcomes:
             if outcome.error is None:
@@ -116,6 +137,9 @@ def _predict(sources: Sequence[Source], model: Model, job: Job) -> int:
     if sources:
         rate = num_done / seconds
         print(f"{num_done} images in {seconds:.1f} s, {rate:.3g} images/s ({stopwatch.shares()})")
+    if "overlay" in job.outputs:
+        faults = {outcome.name: _reason(outcome) for outcome in failed}
+        print(write_contact_sheet(job.folder, read_records(job.folder), faults))
     if not failed:
         return 0
     left = len(sources) - num_done - len(failed)
@@ -149,12 +173,12 @@ def _needed(flag: flags.FlagHolder[Any]) -> Any:
     return flag.value
 
 
-def _job(path: Path, model: Model) -> Job:
-    info = model.info
+def _job(path: Path, info: ModelInfo) -> Job:
     outputs = outputs_of(info, _OUTPUTS.value)
     if info.objective.target == "distance_and_semantic" and info.h is None:
         raise ValueError(f"{path}: no marker contrast is stored; give --h=…")
-    parameters = (_TILE.value, _HALO.value, _dtype().name, _CHANNELS.value)
+    maps = Path(_FROM_MAPS.value).absolute() if _FROM_MAPS.value else None
+    parameters = (_TILE.value, _HALO.value, _dtype().name, _CHANNELS.value, str(maps))
     return Job(Path(_needed(_OUT)), info, outputs, fingerprint(path, info, *parameters))
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,12 +16,14 @@ from isl_jax.inference.labelling import label_maps
 from isl_jax.inference.model import Prediction
 from isl_jax.inference.outputs.files import written_whole
 from isl_jax.inference.outputs.images import largest
-from isl_jax.inference.outputs.writers import Found, files_of, write_outputs
+from isl_jax.inference.outputs.writers import OUTPUTS, Found, files_of, write_outputs
 from isl_jax.inference.pipeline import Stopwatch
+from isl_jax.inference.relabel import MapSource
 from isl_jax.inference.scratch import Scratch
 from isl_jax.inference.sources import OpenedImage, Source
 
 RECORDS = "records"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,14 @@ class Job:
     info: ModelInfo
     outputs: tuple[str, ...]
     fingerprint: str
+
+    def check(self, sources: Sequence[Source | MapSource]) -> None:
+        """ValueError if an output needs images and there are only maps."""
+        for name in self.outputs:
+            if OUTPUTS[name].needs_image and any(
+                isinstance(source, MapSource) and source.image is None for source in sources
+            ):
+                raise ValueError(f"--outputs={name} shows the images: give them with --input")
 
     def prepare(self) -> None:
         """Make the folder and write something into it; OSError in one line if that fails."""
@@ -50,7 +60,7 @@ class Job:
                 "--out, or make it writable"
             ) from error
 
-    def is_done(self, source: Source) -> bool:
+    def is_done(self, source: Source | MapSource) -> bool:
         """Whether an image has all its outputs, from these very files, model and parameters."""
         path = self.folder / RECORDS / f"{source.name}.json"
         try:
@@ -96,14 +106,27 @@ class Job:
             "outputs": list(self.outputs),
             "files": files_of(image.name, self.outputs, self.info),
             "fingerprint": self.fingerprint,
-            "size": list(image.planes.shape[1:]),
+            "size": list(_shape(prediction)),
             "pixel_size": image.pixel_size,
-            "num_objects": None if labels is None else _count(labels),
+            # Ids are 1..n without gaps.
+            "num_objects": None if labels is None else largest(labels),
         }
         # The record comes last: an image that has one has everything else.
         with written_whole(self.folder / RECORDS / f"{image.name}.json") as draft:
             draft.write_text(json.dumps(record, indent=1) + "\n")
         return record
+
+
+def _shape(prediction: Prediction) -> tuple[int, ...]:
+    shown = prediction.stain if prediction.labels is None else prediction.labels
+    assert shown is not None
+    return shown.shape
+
+
+def read_records(folder: Path) -> list[dict[str, Any]]:
+    """The records of all images in a folder of predictions, whoever made them."""
+    paths = sorted((folder / RECORDS).glob("*.json"))
+    return [json.loads(path.read_text()) for path in paths if not path.name.startswith(".")]
 
 
 def fingerprint(model_folder: Path, info: ModelInfo, *parameters: Any) -> str:
@@ -116,7 +139,7 @@ def fingerprint(model_folder: Path, info: ModelInfo, *parameters: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-def shard(sources: Sequence[Source], text: str) -> list[Source]:
+def shard(sources: Sequence[T], text: str) -> list[T]:
     """Every n-th source from the i-th on, for `i/n` with i in 0..n−1."""
     index, _, count = text.partition("/")
     if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
@@ -128,8 +151,3 @@ def _stamps(paths: Iterable[Path]) -> list[list[Any]]:
     """Path, size and time of each input: what tells that it has not been replaced."""
     stats = [(path.absolute(), path.stat()) for path in paths]
     return [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
-
-
-def _count(labels: np.ndarray) -> int:
-    # Ids are 1..n without gaps.
-    return largest(labels)

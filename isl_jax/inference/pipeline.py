@@ -119,13 +119,13 @@ def predict_all(
                 ):
                     pending.append((name, future))
                     while len(pending) > 2 * num_workers or (pending and pending[0][1].done()):
-                        outcome = _outcome(*pending.popleft())
+                        outcome = outcome_of(*pending.popleft())
                         full = full or outcome.is_disk_full
                         yield outcome
                 if full:
                     break
             while pending:
-                yield _outcome(*pending.popleft())
+                yield outcome_of(*pending.popleft())
         finally:
             readers.shutdown(wait=False, cancel_futures=True)
             workers.shutdown(wait=False, cancel_futures=True)
@@ -194,7 +194,8 @@ def _through_network(
             yield name, failed
 
 
-def _outcome(name: str, future: Future) -> Outcome:
+def outcome_of(name: str, future: Future) -> Outcome:
+    """The outcome of an image whose work is (soon) done; faults of the program are raised."""
     error = future.exception()
     if error is None:
         return Outcome(name, record=future.result())

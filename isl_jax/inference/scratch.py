@@ -51,10 +51,13 @@ class Scratch:
 def release(array: Any) -> None:
     """Let go of the memory behind a memory map that has been read or written, not of its content.
 
-    Resident pages of a file count as memory of the process until then. Does nothing to others.
+    Resident pages of a file count as memory of the process until then. Images made of planes are
+    let go of plane by plane; nothing happens to other arrays.
     """
-    source = getattr(array, "plane", array)
-    mapped = getattr(source, "_mmap", None)
+    for inner in (getattr(array, "plane", None), *getattr(array, "planes", ())):
+        if inner is not None:
+            release(inner)
+    mapped = getattr(array, "_mmap", None)
     if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         with contextlib.suppress(OSError, ValueError):
             # Written pages go on to the file: the mapping is a shared one.

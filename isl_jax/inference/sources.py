@@ -28,10 +28,13 @@ _NAMED_FILES = "{field}_{channel}{suffix}"
 
 @dataclass(frozen=True)
 class OpenedImage:
-    """An image ready to be predicted: `planes` `[C, H, W]`, raw; pixel_size in µm if known."""
+    """An image ready to be predicted: `planes` `[C, H, W]`, raw; pixel_size in µm if known.
+
+    `planes` is None where only the maps of an image are at hand.
+    """
 
     name: str
-    planes: ImageLike
+    planes: ImageLike | None
     paths: tuple[Path, ...]
     pixel_size: float | None = None
 

@@ -4,9 +4,16 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from isl_jax.inference.description import ModelInfo
 from isl_jax.inference.model import Prediction
 from isl_jax.inference.outputs.images import write_labels, write_map
+from isl_jax.inference.outputs.outlines import outlines
+from isl_jax.inference.outputs.pictures import write_overlay
+from isl_jax.inference.outputs.table import write_table
+from isl_jax.inference.outputs.vectors import write_geojson, write_rois
+from isl_jax.inference.outputs.zarr import write_zarr
 from isl_jax.inference.tiling import ImageLike
 
 
@@ -56,10 +63,60 @@ def _maps(stem: Path, found: Found) -> None:
             write_map(_file(stem, f"_{name}.tif"), values, pixel_size=found.pixel_size)
 
 
+def _polygons(found: Found) -> list[np.ndarray]:
+    assert found.prediction.labels is not None
+    return outlines(found.prediction.labels)
+
+
+def _rois(stem: Path, found: Found) -> None:
+    write_rois(_file(stem, "_rois.zip"), _polygons(found))
+
+
+def _geojson(stem: Path, found: Found) -> None:
+    write_geojson(_file(stem, ".geojson"), _polygons(found))
+
+
+def _table(stem: Path, found: Found) -> None:
+    assert found.prediction.labels is not None
+    write_table(
+        _file(stem, ".csv"),
+        found.prediction.labels,
+        found.planes,
+        found.info.channels,
+        pixel_size=found.pixel_size,
+    )
+
+
+def _zarr(stem: Path, found: Found) -> None:
+    assert found.prediction.labels is not None and found.planes is not None
+    write_zarr(
+        _file(stem, ".ome.zarr"),
+        found.prediction.labels,
+        found.planes,
+        found.info.channels,
+        name={"nucleus": "nuclei", "cell": "cells"}.get(found.info.study, "objects"),
+        pixel_size=found.pixel_size,
+    )
+
+
+def _overlay(stem: Path, found: Found) -> None:
+    prediction = found.prediction
+    is_stain = prediction.stain is not None
+    shown = prediction.stain if is_stain else prediction.probability
+    assert shown is not None
+    planes = None if is_stain else found.planes
+    write_overlay(_file(stem, "_overlay.png"), planes, prediction.labels, shown)
+
+
 OUTPUTS: Mapping[str, Output] = {
     "labels": Output(("_labels.tif",), _labels, "labels"),
     "stain": Output(("_stain.tif",), _stain, "stain"),
     "maps": Output(("_probability.tif", "_distance.tif"), _maps, "probability"),
+    "zarr": Output((".ome.zarr",), _zarr, "labels", needs_image=True),
+    "rois": Output(("_rois.zip",), _rois, "labels"),
+    "geojson": Output((".geojson",), _geojson, "labels"),
+    "table": Output((".csv",), _table, "labels"),
+    "overlay": Output(("_overlay.png",), _overlay, "any"),
 }
 
 
@@ -78,9 +135,13 @@ def outputs_of(info: ModelInfo, wanted: Iterable[str] | None = None) -> tuple[st
     for name in wanted:
         if name not in OUTPUTS:
             raise ValueError(f"--outputs={name}: choose among {', '.join(OUTPUTS)}")
-        if (OUTPUTS[name].needs == "stain") != is_stain:
+        possible = [
+            key
+            for key, one in OUTPUTS.items()
+            if one.needs == "any" or (one.needs == "stain") == is_stain
+        ]
+        if name not in possible:
             kind = f"the stain ({info.stain})" if is_stain else "labels"
-            possible = [key for key, one in OUTPUTS.items() if (one.needs == "stain") == is_stain]
             raise ValueError(
                 f"--outputs={name}: this model predicts {kind}; choose among {', '.join(possible)}"
             )
