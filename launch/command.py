@@ -3,6 +3,7 @@
 import inspect
 import os
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -35,9 +36,11 @@ def _parse(argv: list[str]) -> list[str]:
         _fail(ValueError(f"a --config.KEY names no key of the configuration: {_message(error)}"), 2)
     except (flags.Error, TypeError, *_INPUT_ERRORS) as error:
         _fail(error, status=2)
-    # The libraries log every file they touch; --verbosity brings that back.
-    if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)
+    # The libraries log every file they touch, and tracebacks of what is then raised and told in one
+    # line; --verbosity brings that back.
+    if not (flags.FLAGS["verbosity"].present or _DEBUG.value):
+        logging.set_verbosity(logging.FATAL)
+        threading.excepthook = lambda _: None
     return argv[:1]
 
 

@@ -26,6 +26,28 @@ def find_packaged_config() -> None:
                 sys.argv[index] = f"--config={packaged}{colon}{text}"
 
 
+def start_processes(
+    coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
+) -> None:
+    """Join the other processes of a run that has several; before anything else of jax.
+
+    `coordinator` is HOST:PORT of process 0. Without it, the tasks that SLURM's srun started find
+    each other, and a process that is alone stays alone. Raises ValueError for half an address.
+    """
+    given = (coordinator, num_processes, process_id)
+    if all(value is not None for value in given):
+        if not 0 <= int(process_id or 0) < int(num_processes or 0):
+            raise ValueError(
+                f"--process_id={process_id}: choose 0 to {int(num_processes or 0) - 1}, "
+                "another one in each process"
+            )
+        jax.distributed.initialize(coordinator, num_processes, process_id)
+    elif any(value is not None for value in given):
+        raise ValueError("--coordinator, --num_processes and --process_id belong together")
+    elif int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        jax.distributed.initialize()
+
+
 def configure_jax() -> None:
     """Keep compiled programs between runs: a second start is then several times faster."""
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):

@@ -9,6 +9,10 @@ and how many annotated images are used (n). Every key of the configuration can b
 --config.KEY=VALUE; the files in configs/ explain each. The workdir gets config.json,
 environment.json, metrics.jsonl, checkpoints/ and model/. The same command on the same workdir
 resumes an interrupted run.
+
+All devices of a machine are used. Several machines: start the same command on each, with srun, or
+with --coordinator=HOST:PORT --num_processes=N --process_id=0..N-1; train.batch_size is for all of
+them together. docs/training.md and launch/slurm/ have more.
 """
 
 import sys
@@ -18,12 +22,20 @@ from absl import flags
 from ml_collections import config_flags
 
 from isl_jax.launch.command import command
-from isl_jax.launch.configuration import configure_jax, find_packaged_config, to_experiment
+from isl_jax.launch.configuration import (
+    configure_jax,
+    find_packaged_config,
+    start_processes,
+    to_experiment,
+)
 from isl_jax.study.experiment import run_experiment
-from isl_jax.training.loop import InterruptedTrainingError
+from isl_jax.training.stopping import InterruptedTrainingError
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="FILE:STAGE,init=…,n=…")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run; created, or resumed.")
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0 of several.")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes train together.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
 
 
 def main() -> int:
@@ -35,6 +47,7 @@ def main() -> int:
             "name the stage after the config file: --config=FILE:pretrain or "
             "--config=FILE:segment,init=isl,n=1"
         )
+    start_processes(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     configure_jax()
     try:
         run_experiment(to_experiment(_CONFIG.value), Path(_WORKDIR.value))
