@@ -224,8 +224,9 @@ def text_table(study: Study) -> str:
     for over in OVERS:
         body = [head]
         for row in table(study, over):
+            if row.other:
+                continue
             scores = [row.scores.get(init, "") for init in study.inits]
-            scores[0] = scores[0] or row.other
             paper = " → ".join(filter(None, (row.paper_baseline, row.paper_isl)))
             body.append([row.label, *scores, row.gain, paper, row.paper_gain])
         widths = [max(len(line[i]) for line in body) for i in range(len(head))]
@@ -234,6 +235,7 @@ def text_table(study: Study) -> str:
             "  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
             for line in body
         ]
+        lines += [f"  {row.label}: {row.other}" for row in table(study, over) if row.other]
     lines.append(headline(study))
     lines += [certainty(study), *annotations_saved(study), *other_programs(study)]
     lines += [f"no scores: {run.workdir} ({run.status}: {run.reason})" for run in study.holes]

@@ -13,7 +13,7 @@ from isl_jax.study import figures, narrative, tables
 from isl_jax.study.paper import PAPER
 from isl_jax.study.pictures import Panel, panels
 from isl_jax.study.records import written_whole
-from isl_jax.study.results import OVERS, Study, find_studies
+from isl_jax.study.results import ISL, OVERS, Study, find_studies
 from isl_jax.study.statistics import bootstrap_interval, mean_std
 
 PAGE = "index.html"
@@ -79,6 +79,13 @@ def _section(study: Study, folder: Path, *, several: bool) -> dict[str, Any]:
             for panel in shown
         ],
         "captions": list(dict.fromkeys(c for panel in shown for c in panel.pictures)),
+        # What the slider shows at first: the two ends of the comparison, or the truth and the arm.
+        "compared": {
+            "left": figures.arm_name(study.baseline)
+            if ISL in study.inits and study.baseline
+            else "truth",
+            "right": figures.arm_name(ISL if ISL in study.inits else study.inits[-1]),
+        },
         "panel_file": _panel_figure(shown, folder / "figures" / f"{name}_panels"),
         "dataset": dataset,
         "image_scores": tables.image_scores(study),
