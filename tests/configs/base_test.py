@@ -2,7 +2,7 @@
 
 import pytest
 
-from isl_jax.configs import base, cell, demo, hela, nucleus
+from isl_jax.configs import base, brightfield, cell, demo, hela, nucleus
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ def test_unknown_arguments_are_refused_with_what_is_known(argument, told):
         cell.get_config(argument)
 
 
-@pytest.mark.parametrize("study", [nucleus, cell, demo, hela])
+@pytest.mark.parametrize("study", [nucleus, cell, demo, hela, brightfield])
 def test_every_study_has_both_stages_and_a_sweep_of_them(study):
     pretrain, segment = study.get_config("pretrain"), study.get_config("segment,init=isl,n=7")
     both = study.get_config("")
@@ -44,3 +44,13 @@ def base_names(config, prefix=""):
 def test_the_demo_holds_both_studies():
     assert demo.get_config("study=cell,segment").study == "cell"
     assert base.parse_argument("segment", study="nucleus")["study"] == "nucleus"
+
+
+def test_the_small_hela_study_differs_in_its_steps_alone():
+    default, small = hela.get_config(), hela.get_config("size=small")
+    assert (small.pretrain.num_steps, small.train.num_steps) == (200, 100)
+    for config in (default, small):
+        config.pretrain.num_steps = config.train.num_steps = 0
+    assert default.to_dict() == small.to_dict()
+    with pytest.raises(ValueError, match="size is one of default, small"):
+        hela.get_config("size=tiny")
