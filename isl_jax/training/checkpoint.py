@@ -46,9 +46,8 @@ class Checkpoints:
     ) -> None:
         # Waits for the save in flight: leaving early would throw it away.
         try:
-            with self._explained():
-                self._manager.wait_until_finished()
-                self._manager.close()
+            self.wait()
+            self._manager.close()
         except OSError:
             if error is None:  # else the run ends for a reason of its own, which must be told
                 raise
@@ -63,9 +62,9 @@ class Checkpoints:
         step = int(state.step)
         if step == self._saved:
             return
+        self.wait()  # the save before must be whole: a disk that is full is noticed here
+        self._saved = step
         with self._explained():
-            # The save before must be whole: a disk that is full is noticed here.
-            self._manager.wait_until_finished()
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
@@ -73,7 +72,11 @@ class Checkpoints:
                     loader=ocp.args.JsonSave(position),  # pyright: ignore[reportCallIssue]
                 ),
             )
-        self._saved = step
+
+    def wait(self) -> None:
+        """Wait for the save in flight."""
+        with self._explained():
+            self._manager.wait_until_finished()
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

@@ -1,6 +1,5 @@
 """The training loop: batches in, a trained state out; survives interruption."""
 
-import contextlib
 import dataclasses
 import math
 import time
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from isl_jax.training import disk
 from isl_jax.training.checkpoint import Checkpoints
 from isl_jax.training.failure import save_failed_step
 from isl_jax.training.objectives import Objective
@@ -183,7 +183,7 @@ class _Training:
             }
             kept = jax.tree.map(np.asarray, jax.device_get(self.state.variables))
             if jax.process_index() == 0:
-                with _disk_errors(self.workdir / "model"):
+                with disk.explained(self.workdir / "model"):
                     save_model(kept, summary)
 
         while self.step < num_steps and not self.best.exhausted:
@@ -291,14 +291,3 @@ class _Training:
         loss = total / max(count, 1.0)
         progress.validation(self.step, loss, pictures)
         return loss
-
-
-@contextlib.contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OSError(
-            f"{path}: could not be written ({error.strerror or error}); the model and the "
-            "checkpoint before stay: make room, then the same command goes on from there"
-        ) from error

@@ -20,7 +20,7 @@ def panel(batch: Mapping[str, np.ndarray], outputs: np.ndarray, objective: Objec
     image = np.asarray(batch["image"][:NUM_CROPS, ..., 0], np.float32)
     low, high = image.min((1, 2), keepdims=True), image.max((1, 2), keepdims=True)
     tiles = [(image - low) / np.maximum(high - low, 1e-6)]
-    shown = np.array(outputs[:NUM_CROPS], np.float32)
+    shown = np.array(outputs[: len(image)], np.float32)
     if objective.target != "stain":
         shown[..., -1] = np.asarray(objective.probability(jnp.asarray(shown[..., -1])))
     for maps in (np.asarray(batch["target"][:NUM_CROPS], np.float32), shown):

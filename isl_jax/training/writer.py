@@ -9,6 +9,8 @@ from typing import Protocol
 import numpy as np
 from tqdm import tqdm
 
+from isl_jax.training import disk
+
 
 class Writer(Protocol):
     """Takes named values and pictures of a step; `split` is train, validation or run."""
@@ -34,14 +36,15 @@ class JsonLines:
     """
 
     def __init__(self, workdir: Path, *, start_step: int) -> None:
-        path = workdir / "metrics.jsonl"
-        if path.exists():
-            _drop_after(path, start_step)
-        self._file = path.open("a", buffering=1)
+        self._path = workdir / "metrics.jsonl"
+        if self._path.exists():
+            _drop_after(self._path, start_step)
+        self._file = self._path.open("a", buffering=1)
 
     def scalars(self, step: int, split: str, values: Mapping[str, float]) -> None:
         """Write a line at once."""
-        self._file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
+        with disk.explained(self._path):
+            self._file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
 
     def images(self, step: int, split: str, images: np.ndarray) -> None:
         """Pictures have no place here."""

@@ -1,11 +1,19 @@
 """Schedules at the steps that matter."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import optax
 import pytest
 
-from isl_jax.training.optimizer import OptimizerSettings, learning_rate_schedule, make_optimizer
+from isl_jax.training.optimizer import (
+    OptimizerSettings,
+    check_rates,
+    learning_rate_schedule,
+    make_optimizer,
+    parse_rates,
+)
 
 
 def rates(**changes):
@@ -45,3 +53,33 @@ def test_the_head_may_learn_faster_than_the_rest():
     moved = optax.apply_updates(params, updates)
     np.testing.assert_allclose(moved["unet"]["kernel"], -1e-3, rtol=1e-4)
     np.testing.assert_allclose(moved["head"]["conv1"]["bias"], -1e-2, rtol=1e-4)
+
+
+def test_rates_by_path_freeze_and_slow_down():
+    params = {"unet": {"encoder": {"conv0": np.zeros(2), "conv1": np.zeros(2)}, "out": np.zeros(2)}}
+    rates = parse_rates("encoder/conv0=0; encoder/=0.1")
+    settings = OptimizerSettings(num_steps=1, learning_rate=1e-3, rates=rates)
+    optimizer = make_optimizer(settings)
+    gradients = jax.tree.map(np.ones_like, params)
+    updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+    moved = optax.apply_updates(params, updates)["unet"]
+    assert not np.any(moved["encoder"]["conv0"])
+    np.testing.assert_allclose(moved["encoder"]["conv1"], -1e-4, rtol=1e-4)
+    np.testing.assert_allclose(moved["out"], -1e-3, rtol=1e-4)
+    check_rates(settings, params)
+    with pytest.raises(ValueError, match=r"'head/'.*unet/encoder/conv0"):
+        check_rates(dataclasses.replace(settings, rates=parse_rates("head/=2")), params)
+
+
+@pytest.mark.parametrize("text", ["encoder", "encoder=fast", "=0.1", "enc(oder=1", "encoder=-1"])
+def test_rates_that_mean_nothing_are_refused(text):
+    with pytest.raises(ValueError, match=r"train\.rates"):
+        parse_rates(text)
+
+
+def test_gradients_are_clipped_by_their_norm():
+    settings = OptimizerSettings(num_steps=1, learning_rate=1.0, clip_norm=1.0)
+    optimizer, params = make_optimizer(settings), np.zeros(2, np.float32)
+    state = optimizer.update(np.array([30.0, 40.0], np.float32), optimizer.init(params), params)[1]
+    first_moment = optax.tree.get(state, "mu")
+    np.testing.assert_allclose(first_moment, 0.1 * np.array([0.6, 0.8]), rtol=1e-5)

@@ -1,0 +1,66 @@
+"""Who holds the crops, and that it makes no difference to the numbers."""
+
+import jax
+import numpy as np
+import pytest
+
+from isl_jax.training.placement import batch_placer, fits_on_device
+from isl_jax.training.sharding import data_mesh, shard_whole_batch
+
+
+@pytest.fixture
+def crops():
+    rng = np.random.default_rng(0)
+    return {name: rng.random((10, 4, 4, n)).astype(np.float32) for name, n in (("a", 3), ("b", 1))}
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_both_placements_give_the_same_arrays_split_alike(crops, count):
+    rng, mesh = np.random.default_rng(1), data_mesh()
+    orders = [rng.integers(0, 10, 8).astype(np.int32) for _ in range(count)]
+    batches = [{name: array[order] for name, array in crops.items()} for order in orders]
+    sent = batch_placer(mesh)(batches)
+    gathered = batch_placer(mesh, crops)([{"index": order} for order in orders])
+    assert sent["a"].shape == ((8, 4, 4, 3) if count == 1 else (count, 8, 4, 4, 3))
+    for name in crops:
+        np.testing.assert_array_equal(sent[name], gathered[name])
+        assert sent[name].sharding.is_equivalent_to(gathered[name].sharding, sent[name].ndim)
+        assert sent[name].sharding.shard_shape(sent[name].shape)[-4] == 2
+
+
+def test_pixels_stay_on_the_device(crops):
+    place, index = batch_placer(data_mesh(), crops), {"index": np.arange(4, dtype=np.int32)}
+    place([index])
+    for array in crops.values():
+        array[:] = np.nan  # the host's copy is of no use any more
+    with jax.transfer_guard_device_to_host("disallow"):
+        gathered = place([index])
+    assert np.isfinite(gathered["a"]).all()
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "options", "expected"),
+    [
+        (1 << 40, {"placement": "device"}, True),
+        (1, {"placement": "host"}, False),
+        (1 << 20, {}, True),
+        (1 << 40, {}, False),
+        (1000, {"limit_bytes": 1000}, True),
+        (1001, {"limit_bytes": 1000}, False),
+    ],
+)
+def test_small_sets_go_to_the_device(num_bytes, options, expected):
+    assert fits_on_device(num_bytes, **options) is expected
+
+
+def test_an_unknown_placement_is_refused():
+    with pytest.raises(ValueError, match="disk"):
+        fits_on_device(1, placement="disk")
+
+
+def test_a_batch_that_does_not_divide_is_filled_with_what_weighs_nothing():
+    weight = np.ones((6, 4, 4, 1), np.float32)
+    placed = shard_whole_batch({"image": 7 * weight, "weight": weight}, data_mesh())
+    assert placed["image"].shape == (8, 4, 4, 1)
+    np.testing.assert_array_equal(placed["image"][:6], 7 * weight)
+    assert not np.asarray(placed["weight"][6:]).any()
