@@ -10,7 +10,7 @@ import numpy as np
 
 from isl_jax.inference.description import CITATION, ModelInfo
 from isl_jax.inference.export.needs import need
-from isl_jax.inference.export.onnx_model import OPSET, map_names, maps_bytes
+from isl_jax.inference.export.onnx_model import OPSET, TOLERANCE, map_names, maps_bytes
 from isl_jax.inference.model import Model
 
 # Sides are SIDE + k · STEP pixels; HALO at the border of a tile is worse than its middle.
@@ -102,10 +102,30 @@ def _description(
         "tags": ["label-free", "segmentation", "in-silico-labeling", "unet"],
         **_licence(info.licence),
         "attachments": [{"source": "model.json"}],
+        "config": {"bioimageio": {"reproducibility_tolerance": _tolerances(info, outputs)}},
         "inputs": [image],
         "outputs": [_output(output) for output in outputs],
         "weights": {"onnx": {"source": "weights.onnx", "opset_version": OPSET}},
     }
+
+
+def _tolerances(info: ModelInfo, outputs: tuple[str, ...]) -> list[dict[str, Any]]:
+    """1e-4 of each map's range: no pixel may be off by more."""
+    scale = info.stain_scale
+    ranges = {
+        "stain": 1.0 if scale is None else scale.high - scale.low,
+        "distance": info.distance_unit,
+        "probability": 1.0,
+    }
+    return [
+        {
+            "output_ids": [name],
+            "relative_tolerance": TOLERANCE,
+            "absolute_tolerance": TOLERANCE * ranges[name],
+            "mismatched_elements_per_million": 0,
+        }
+        for name in outputs
+    ]
 
 
 def _output(name: str) -> dict[str, Any]:
