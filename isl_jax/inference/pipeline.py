@@ -95,16 +95,12 @@ def predict_all(
             if max(padded(height), padded(width)) <= tile:
                 ((only,),) = plan(height, width, tile=tile, halo=halo)
                 prepared = dataclasses.replace(prepared, ready=prepared.tile(only))
-        except BaseException:
-            scratch.__exit__()
-            raise
         finally:
             stopwatch.add("read", start)
         return _Read(image, prepared, scratch)
 
     def finished(item: _Read, maps: np.ndarray) -> dict[str, Any]:
-        with item.scratch:
-            return finish(item.image, maps, item.scratch, stopwatch)
+        return finish(item.image, maps, item.scratch, stopwatch)
 
     with (
         ThreadPoolExecutor(num_readers, thread_name_prefix="read") as readers,
@@ -187,8 +183,7 @@ def _through_network(
             yield name, workers.submit(finished, item, maps)
             start = time.perf_counter()
     except _INPUT_ERRORS as error:
-        for name, item in items:
-            item.scratch.__exit__()
+        for name, _ in items:
             failed: Future = Future()
             failed.set_exception(error)
             yield name, failed

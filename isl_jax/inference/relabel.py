@@ -71,22 +71,22 @@ def relabel_all(
     """
 
     def relabel(source: MapSource) -> dict[str, Any]:
-        with Scratch(folder) as scratch:
-            start = time.perf_counter()
-            image = source.image.open(scratch, binning=binning) if source.image else None
-            header = readers.inspect(source.maps[0])
-            maps = scratch.empty((len(source.maps), header.height, header.width), "float32")
-            for index, path in enumerate(source.maps):
-                maps[index] = readers.read(path)[0]
-            if image is None:
-                image = OpenedImage(source.name, None, source.maps, header.pixel_size)
-            elif image.planes is not None and image.planes.shape[1:] != maps.shape[1:]:
-                raise ValueError(
-                    f"{source.maps[0]}: is {maps.shape[1]}×{maps.shape[2]} pixels, the image "
-                    f"{image.planes.shape[1]}×{image.planes.shape[2]}; give the --bin of the maps"
-                )
-            stopwatch.add("read", start)
-            return finish(image, maps, scratch, stopwatch)
+        scratch = Scratch(folder)
+        start = time.perf_counter()
+        image = source.image.open(scratch, binning=binning) if source.image else None
+        header = readers.inspect(source.maps[0])
+        maps = scratch.empty((len(source.maps), header.height, header.width), "float32")
+        for index, path in enumerate(source.maps):
+            maps[index] = readers.read(path)[0]
+        if image is None:
+            image = OpenedImage(source.name, None, source.maps, header.pixel_size)
+        elif image.planes is not None and image.planes.shape[1:] != maps.shape[1:]:
+            raise ValueError(
+                f"{source.maps[0]}: is {maps.shape[1]}×{maps.shape[2]} pixels, the image "
+                f"{image.planes.shape[1]}×{image.planes.shape[2]}; give the --bin of the maps"
+            )
+        stopwatch.add("read", start)
+        return finish(image, maps, scratch, stopwatch)
 
     with ThreadPoolExecutor(num_workers, thread_name_prefix="relabel") as workers:
         pending: deque = deque()

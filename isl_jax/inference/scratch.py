@@ -1,11 +1,12 @@
 """Arrays that may be larger than memory: small ones in memory, large ones in temporary files."""
 
 import contextlib
-import itertools
 import mmap
+import os
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -13,39 +14,31 @@ import numpy as np
 MAX_PIXELS = 1 << 25
 
 
+@dataclass(frozen=True)
 class Scratch:
-    """Gives arrays; those of more than `max_pixels` a plane lie in files below `folder`.
+    """Gives arrays; those of more than `max_pixels` a plane lie in files in `folder`.
 
-    Use as a context manager to have the files removed at the end. Without a folder they go to the
-    system's temporary one, and disappear with the process.
+    The files have no name and are gone with the arrays, or with the process however it ends.
+    Without a folder they are in the system's temporary one.
     """
 
-    def __init__(self, folder: Path | None = None, *, max_pixels: int = MAX_PIXELS) -> None:
-        self.max_pixels = max_pixels
-        self._parent = folder
-        self._folder: tempfile.TemporaryDirectory | None = None
-        self._numbers = itertools.count()
+    folder: Path | None = None
+    max_pixels: int = MAX_PIXELS
 
     def is_large(self, shape: tuple[int, ...]) -> bool:
         """Whether arrays of this shape [..., H, W] go to files."""
         return shape[-2] * shape[-1] > self.max_pixels
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """A new array `[..., H, W]`; zeros where it is a file."""
+        """A new array `[..., H, W]`; OSError if the disk has no room for it."""
         if not self.is_large(shape):
             return np.empty(shape, dtype)
-        if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix=".scratch-", dir=self._parent)
-        path = Path(self._folder.name) / f"{next(self._numbers)}.raw"
-        return np.memmap(path, dtype, "w+", shape=shape)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._folder is not None:
-            self._folder.cleanup()
-            self._folder = None
+        with tempfile.TemporaryFile(dir=self.folder) as file:
+            if hasattr(os, "posix_fallocate"):
+                # Now: a full disk met while writing to a memory map would kill the process.
+                size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+                os.posix_fallocate(file.fileno(), 0, size)
+            return np.memmap(file, dtype, "w+", shape=shape)
 
 
 def release(array: Any) -> None:

@@ -59,12 +59,12 @@ def test_nothing_is_larger_than_a_band_in_memory(make_model, make_planes, tmp_pa
     path = tmp_path / "planes.npy"
     np.save(path, planes)
     whole = model.predict(planes, **TILING)
-    with Scratch(tmp_path, max_pixels=1000) as scratch:
-        found = model.predict(np.load(path, mmap_mode="r"), scratch=scratch, **TILING)
-        for name in ("distance", "probability", "labels"):
-            assert isinstance(getattr(found, name), np.memmap)
-        np.testing.assert_array_equal(found.distance, whole.distance)
-        np.testing.assert_array_equal(found.labels > 0, whole.labels > 0)
+    scratch = Scratch(tmp_path, max_pixels=1000)
+    found = model.predict(np.load(path, mmap_mode="r"), scratch=scratch, **TILING)
+    for name in ("distance", "probability", "labels"):
+        assert isinstance(getattr(found, name), np.memmap)
+    np.testing.assert_array_equal(found.distance, whole.distance)
+    np.testing.assert_array_equal(found.labels > 0, whole.labels > 0)
     assert list(tmp_path.iterdir()) == [path]
 
 

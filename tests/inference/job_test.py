@@ -1,0 +1,183 @@
+"""A folder of predictions from beginning to end, and what happens when something fails."""
+
+import errno
+import functools
+import json
+
+import numpy as np
+import pytest
+import tifffile
+
+from isl_jax.data.layouts import parse_roles
+from isl_jax.inference import job as jobs
+from isl_jax.inference import pipeline
+from isl_jax.inference.job import Job, shard
+from isl_jax.inference.outputs import images
+from isl_jax.inference.pipeline import Stopwatch, predict_all
+from isl_jax.inference.relabel import find_maps, relabel_all
+from isl_jax.inference.scratch import Scratch
+from isl_jax.inference.sources import find_sources
+
+ROLES = parse_roles("bf1,bf2,phase")
+ALL = ("labels", "maps", "rois", "geojson", "table", "overlay")
+
+
+@pytest.fixture
+def folder(tmp_path, make_planes):
+    """Twenty images of two sizes."""
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for index in range(20):
+        planes = make_planes(64, 96 if index % 7 == 3 else 64, seed=index)
+        tifffile.imwrite(raw / f"i{index:02d}.tif", planes, photometric="minisblack")
+    return tmp_path
+
+
+@pytest.fixture
+def model(make_model):
+    return make_model("distance_and_semantic", h=5.0)
+
+
+def job_of(folder, model, outputs=("labels",), fingerprint="f"):
+    job = Job(folder / "out", model.info, outputs, fingerprint)
+    job.prepare()
+    return job
+
+
+def sources_of(folder):
+    return find_sources([str(folder / "raw")], ROLES)[0]
+
+
+def predict(folder, model, job, sources=None):
+    chosen = sources_of(folder) if sources is None else sources
+    return list(predict_all(chosen, model, job.finish, folder=job.folder, stopwatch=Stopwatch()))
+
+
+def test_every_image_is_predicted_as_if_alone(folder, model):
+    job = job_of(folder, model, ALL)
+    outcomes = predict(folder, model, job)
+    assert [outcome.name for outcome in outcomes] == [f"i{index:02d}" for index in range(20)]
+    assert not [outcome for outcome in outcomes if outcome.error]
+    for index in (0, 3, 10, 19):
+        planes = tifffile.imread(folder / "raw" / f"i{index:02d}.tif")
+        alone = model.predict(planes)
+        stored = tifffile.imread(folder / "out" / f"i{index:02d}_probability.tif")
+        np.testing.assert_allclose(stored, alone.probability, atol=1e-5)
+        labels = tifffile.imread(folder / "out" / f"i{index:02d}_labels.tif")
+        assert (labels > 0).mean() == pytest.approx((alone.labels > 0).mean(), abs=0.01)
+    assert len(list((folder / "out").glob("*_labels.tif"))) == 20
+
+
+def test_what_is_done_is_known_until_anything_changes(folder, model):
+    job, sources = job_of(folder, model), sources_of(folder)[:3]
+    predict(folder, model, job, sources)
+    assert all(job.is_done(source) for source in sources)
+    assert not job_of(folder, model, fingerprint="other").is_done(sources[0])
+    assert not job_of(folder, model, ("labels", "table")).is_done(sources[0])
+    (folder / "out" / "i01_labels.tif").unlink()
+    tifffile.imwrite(
+        folder / "raw" / "i02.tif", np.ones((3, 32, 32), np.uint16), photometric="minisblack"
+    )
+    assert [job.is_done(source) for source in sources] == [True, False, False]
+
+
+def test_a_damaged_file_among_twenty(folder, model):
+    damaged = folder / "raw" / "i11.tif"
+    damaged.write_bytes(damaged.read_bytes()[:5000])
+    tifffile.imwrite(folder / "raw" / "i05.tif", np.ones((2, 64, 64), np.uint16))
+    job = job_of(folder, model, ALL)
+    outcomes = {outcome.name: outcome for outcome in predict(folder, model, job)}
+    failed = {name: str(one.error) for name, one in outcomes.items() if one.error}
+    assert set(failed) == {"i05", "i11"}
+    assert "i11.tif" in failed["i11"] and "copy" in failed["i11"]
+    assert "i05.tif: holds 2 planes" in failed["i05"]
+    assert len(outcomes) == 20
+    assert len(list((folder / "out").glob("*_labels.tif"))) == 18
+    assert not list((folder / "out").glob("i11*"))
+
+
+def test_images_smaller_than_the_stride(folder, model, make_planes):
+    tifffile.imwrite(folder / "raw" / "i00.tif", make_planes(9, 20), photometric="minisblack")
+    job = job_of(folder, model, ALL)
+    (outcome,) = predict(folder, model, job, sources_of(folder)[:1])
+    assert outcome.error is None
+    assert tifffile.imread(folder / "out" / "i00_labels.tif").shape == (9, 20)
+
+
+def test_nothing_half_written_when_the_disk_is_full(folder, model, monkeypatch):
+    write, num_written = tifffile.imwrite, []
+
+    def until_full(path, *arguments, **options):
+        num_written.append(path)
+        if len(num_written) > 3:
+            path.write_bytes(b"the beginning of a file")
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return write(path, *arguments, **options)
+
+    monkeypatch.setattr(images.tifffile, "imwrite", until_full)
+    monkeypatch.setattr(pipeline, "_PIXELS_AHEAD", 1)
+    outcomes = predict(folder, model, job_of(folder, model))
+    failed = [outcome for outcome in outcomes if outcome.error]
+    # Those that were on their way fail, too; the rest are not begun.
+    assert 3 < len(outcomes) < 20 and failed and all(one.is_disk_full for one in failed)
+    left = sorted(path.name for path in (folder / "out").iterdir())
+    assert left == ["i00_labels.tif", "i01_labels.tif", "i02_labels.tif", "records"]
+    assert len(list((folder / "out" / "records").iterdir())) == 3
+
+
+def test_folders_that_cannot_be_written_are_named_at_once(folder, model, monkeypatch):
+    (folder / "out").write_text("a file")
+    with pytest.raises(OSError, match=r"out: cannot be written .*choose another --out"):
+        job_of(folder, model)
+    (folder / "out").unlink()
+
+    def refuse(*_, **__):
+        raise PermissionError(errno.EACCES, "Read-only file system")
+
+    monkeypatch.setattr(jobs.Path, "write_text", refuse)
+    with pytest.raises(OSError, match="Read-only file system"):
+        job_of(folder, model)
+
+
+def test_maps_give_the_same_labels_again_and_others(folder, model):
+    job, sources = job_of(folder, model, ("labels", "maps")), sources_of(folder)[:3]
+    predict(folder, model, job, sources)
+    for images_given in (sources, []):
+        again = Job(folder / "again", model.info, ("labels", "table"), "g")
+        again.prepare()
+        maps = find_maps(folder / "out", model.info, images_given)
+        options = {"folder": again.folder, "stopwatch": Stopwatch()}
+        outcomes = list(relabel_all(maps, again.finish, **options))
+        assert [outcome.error for outcome in outcomes] == [None] * 3
+        for source in sources:
+            first, second = (
+                tifffile.imread(folder / place / f"{source.name}_labels.tif")
+                for place in ("out", "again")
+            )
+            np.testing.assert_array_equal(first, second)
+        header = (folder / "again" / "i00.csv").read_text().splitlines()[0]
+        assert ("mean_bf1" in header) == bool(images_given)
+    needy = Job(folder / "again", model.info, ("zarr",), "g")
+    with pytest.raises(ValueError, match="--input"):
+        needy.check(maps)
+    with pytest.raises(FileNotFoundError, match="--outputs=labels,maps"):
+        find_maps(folder / "raw", model.info)
+
+
+def test_large_images_leave_no_temporary_file(folder, model, monkeypatch):
+    monkeypatch.setattr(pipeline, "Scratch", functools.partial(Scratch, max_pixels=100))
+    job = job_of(folder, model, ALL)
+    outcomes = predict(folder, model, job, sources_of(folder)[:2])
+    assert [outcome.error for outcome in outcomes] == [None, None]
+    assert not list((folder / "out").glob(".*"))
+    record = json.loads((folder / "out" / "records" / "i00.json").read_text())
+    assert record["size"] == [64, 64] and record["num_objects"] >= 0
+
+
+def test_shards_are_every_image_once():
+    numbers = list(range(11))
+    parts = [shard(numbers, f"{index}/3") for index in range(3)]
+    assert sorted(number for part in parts for number in part) == numbers
+    for text in ("3/3", "1", "a/b", "0/0"):
+        with pytest.raises(ValueError, match="--shard"):
+            shard(numbers, text)
