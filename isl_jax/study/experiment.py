@@ -1,7 +1,6 @@
 """One run of a study, from prepared data to a model folder."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,7 +29,19 @@ from isl_jax.inference.model import (
 from isl_jax.instances.calibration import calibrate_h
 from isl_jax.models import weights
 from isl_jax.models.heads import build_network, init_variables, transfer
-from isl_jax.study.environment import environment, write_json
+from isl_jax.study.settings import (
+    GROUPS,
+    DataSettings,
+    InitSettings,
+    InstanceSettings,
+    LossSettings,
+    ModelSettings,
+    ScheduleSettings,
+    TargetSettings,
+    parse_profile,
+    with_num_steps,
+)
+from isl_jax.study.workdir import prepare_workdir
 from isl_jax.training.augmentation import Augmentation
 from isl_jax.training.loop import BatchIterator, train
 from isl_jax.training.objectives import Objective
@@ -41,107 +52,6 @@ from isl_jax.training.trackers import check_trackers
 
 # Annotated fields that the marker contrast is calibrated on; more change it little and cost time.
 _CALIBRATION_FIELDS = 10
-
-
-@dataclasses.dataclass(frozen=True)
-class DataSettings:
-    """Where the prepared data are, how crops are drawn from them, and what is done to them.
-
-    `placement` says who holds the training crops (`placement.fits_on_device`); `device_mib` bounds
-    what `auto` puts on the device.
-    """
-
-    root: str | None
-    crop_size: int
-    crops_per_image: int
-    margin: tuple[float, float, float, float]
-    flips: bool
-    num_workers: int
-    intensity: float = 0.0
-    placement: str = "auto"
-    device_mib: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelSettings:
-    """Architecture; `compute_dtype` is `float32` or `bfloat16`."""
-
-    encoder: str
-    compute_dtype: str
-    head: Literal["paper", "reference"]
-    slope: float
-
-
-@dataclasses.dataclass(frozen=True)
-class InitSettings:
-    """Where the first weights come from."""
-
-    kind: Literal["random", "imagenet", "isl"]
-    checkpoint: str | None
-    weights: str | None
-
-
-@dataclasses.dataclass(frozen=True)
-class TargetSettings:
-    """Scale of the distance map, and the map units that an output of 1 stands for."""
-
-    distance_scale: Literal["normalised", "pixels"]
-    distance_unit: float
-
-
-@dataclasses.dataclass(frozen=True)
-class LossSettings:
-    """Alpha of eq. (2): a number or `auto`, then averaged over `alpha_batches`."""
-
-    alpha: str
-    alpha_batches: int
-
-
-@dataclasses.dataclass(frozen=True)
-class InstanceSettings:
-    """Marker contrast h in map units, or `auto`: calibrated on the training images."""
-
-    h: str
-
-
-@dataclasses.dataclass(frozen=True)
-class ScheduleSettings:
-    """Length, pace and optimiser of a training; see `OptimizerSettings` and `TrainSettings`.
-
-    `num_epochs`, if more than 0, makes the length depend on the number of crops; `num_steps` is
-    then 0.
-    """
-
-    batch_size: int
-    num_steps: int
-    learning_rate: float
-    schedule: str
-    warmup_steps: int
-    b1: float
-    b2: float
-    clip_norm: float
-    head_rate: float
-    checkpoint_every: int
-    validate_every: int
-    log_every: int
-    keep: str
-    num_epochs: float = 0.0
-    rates: str = ""
-    patience: int = 0
-    patience_from: int = 0
-    checkpoint_minutes: float = 0.0
-    steps_per_call: int = 1
-
-
-_GROUPS: dict[str, type] = {
-    "data": DataSettings,
-    "model": ModelSettings,
-    "init": InitSettings,
-    "target": TargetSettings,
-    "loss": LossSettings,
-    "instances": InstanceSettings,
-    "train": ScheduleSettings,
-}
 
 
 def _is_number(text: str) -> bool:
@@ -178,8 +88,8 @@ class Experiment:
         run could work with.
         """
         values = dict(config)
-        values["train"] = _with_num_steps(values["train"])
-        for name, group in _GROUPS.items():
+        values["train"] = with_num_steps(values["train"])
+        for name, group in GROUPS.items():
             settings = dict(values[name])
             if "margin" in settings:
                 settings["margin"] = tuple(settings["margin"])
@@ -206,7 +116,7 @@ class Experiment:
             raise ValueError("init.kind=isl needs init.checkpoint, the workdir of a pretext run")
         parse_rates(self.train.rates)
         check_trackers(self._writers)
-        _parse_profile(self.profile)
+        parse_profile(self.profile)
         if self.instances.h != "auto" and not _is_number(self.instances.h):
             raise ValueError(f"instances.h={self.instances.h!r} is neither a number nor auto")
 
@@ -260,37 +170,12 @@ class Experiment:
             optimizer=optimizer,
             augmentation=Augmentation(self.data.flips, self.data.intensity),
             seed=self.seed % 2**32,
-            profile=_parse_profile(self.profile),
+            profile=parse_profile(self.profile),
             writers=self._writers,
             alpha=self.loss.alpha,
             alpha_batches=self.loss.alpha_batches,
             **schedule,
         )
-
-
-def _with_num_steps(schedule: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn a budget into steps: `num_steps` if given, else `num_epochs`, else `num_samples`."""
-    values = dict(schedule)
-    num_samples = values.pop("num_samples", None)
-    if values["num_steps"]:
-        values["num_epochs"] = 0.0
-    elif values.get("num_epochs"):
-        values["num_steps"] = 0
-    elif num_samples:
-        per_call = values["batch_size"] * values.get("steps_per_call", 1)
-        values["num_steps"] = math.ceil(num_samples / per_call) * values.get("steps_per_call", 1)
-    else:
-        raise ValueError("the length is not set: give train.num_samples, num_epochs or num_steps")
-    return values
-
-
-def _parse_profile(text: str) -> tuple[int, int] | None:
-    if not text:
-        return None
-    first, _, last = text.partition(":")
-    if not (first.isdigit() and last.isdigit() and 0 < int(first) <= int(last)):
-        raise ValueError(f"profile={text!r}: want FIRST:LAST, two steps, as 100:110")
-    return int(first), int(last)
 
 
 def _initial_variables(experiment: Experiment, network: nn.Module, in_channels: int) -> Any:
@@ -343,57 +228,6 @@ def _crops(experiment: Experiment, dataset: Dataset, fields: tuple[Field, ...]) 
     return crops
 
 
-# Settings that may differ between a run and its resumption: they do not change its numbers.
-_FREE = ("profile", "writers", "data.num_workers", "data.placement", "data.device_mib")
-
-
-def _prepare_workdir(experiment: Experiment, workdir: Path) -> None:
-    """Record the configuration; refuse a workdir that holds a run with another one."""
-    config = json.loads(json.dumps(dataclasses.asdict(experiment)))
-    path = workdir / "config.json"
-    if path.exists():
-        changed = sorted(
-            f"{name} was {before!r}, now {after!r}"
-            for name, before, after in _changes(_stored_config(path), config)
-            if name not in _FREE
-        )
-        if changed:
-            raise ValueError(
-                f"{path}: this workdir holds a run with other settings ({'; '.join(changed)}): "
-                "use another --workdir, or repeat the settings to resume"
-            )
-    if jax.process_index() == 0:
-        workdir.mkdir(parents=True, exist_ok=True)
-        write_json(path, config)
-        write_json(workdir / "environment.json", environment(config))
-
-
-def _stored_config(path: Path) -> dict[str, Any]:
-    """The configuration of a run, with the defaults of settings that it did not know yet."""
-    stored = json.loads(path.read_text())
-    for name, group in _GROUPS.items():
-        defaults = {
-            field.name: field.default
-            for field in dataclasses.fields(group)
-            if field.default is not dataclasses.MISSING
-        }
-        stored[name] = defaults | stored.get(name, {})
-    return {"profile": "", "writers": ""} | stored
-
-
-def _changes(
-    old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
-) -> list[tuple[str, Any, Any]]:
-    changes = []
-    for name in old.keys() | new.keys():
-        before, after = old.get(name), new.get(name)
-        if isinstance(before, dict) and isinstance(after, dict):
-            changes += _changes(before, after, f"{prefix}{name}.")
-        elif before != after:
-            changes.append((f"{prefix}{name}", before, after))
-    return changes
-
-
 def run_experiment(experiment: Experiment, workdir: Path) -> None:
     """Train, keep the best model in `workdir/model/`, calibrate its marker contrast.
 
@@ -408,7 +242,7 @@ def run_experiment(experiment: Experiment, workdir: Path) -> None:
     validation_crops = _crops(experiment, dataset, held_out)
     objective, network = experiment.objective, experiment.network()
     variables = _initial_variables(experiment, network, len(dataset.channels))
-    _prepare_workdir(experiment, workdir)
+    prepare_workdir(dataclasses.asdict(experiment), workdir)
 
     content: dict[str, Any] = {"target": objective.target, **dataclasses.asdict(experiment.target)}
     batch_size = experiment.train.batch_size
