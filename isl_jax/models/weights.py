@@ -3,14 +3,16 @@
 import hashlib
 import http.client
 import re
+import socket
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
 import numpy as np
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
@@ -159,14 +161,30 @@ def download(url: str, path: Path) -> Path:
 
 def _from_hub(encoder: str, *, offline: bool, endpoint: str | None) -> Path:
     """The file in the hub's own cache (`HF_HOME`), downloaded, resumed and verified as needed."""
-    path = huggingface_hub.hf_hub_download(
-        f"timm/{encoder}.tv_in1k", _HUB_FILE, local_files_only=offline, endpoint=endpoint
-    )
+    repository = f"timm/{encoder}.tv_in1k"
+    host = _unknown_host(endpoint or huggingface_hub.constants.ENDPOINT)
+    try:
+        path = huggingface_hub.hf_hub_download(
+            repository, _HUB_FILE, local_files_only=offline or bool(host), endpoint=endpoint
+        )
+    except LocalEntryNotFoundError as error:
+        raise (OSError(f"{host} cannot be reached") if host and not offline else error) from error
     blob = Path(path).resolve()
     # The hub names a large file in its cache by its SHA-256.
     if re.fullmatch(r"[0-9a-f]{64}", blob.name):
         verify_digest(blob, f"-{blob.name}.")
     return Path(path)
+
+
+def _unknown_host(url: str) -> str | None:
+    """The host of `url` if its name does not resolve: the hub's client would retry for long."""
+    host = urllib.parse.urlsplit(url).hostname
+    try:
+        if not urllib.request.getproxies():  # a proxy resolves names itself
+            socket.getaddrinfo(host, None)
+    except OSError:
+        return host
+    return None
 
 
 def _first_line(error: Exception) -> str:

@@ -96,6 +96,23 @@ def named_after_digest(body: bytes) -> str:
     return f"weights-{hashlib.sha256(body).hexdigest()[:8]}.pth"
 
 
+def test_without_a_network_the_hub_is_not_asked_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def resolve(host, *_):
+        raise OSError("Name or service not known")
+
+    def connect(*_, **__):
+        raise AssertionError("connected")
+
+    monkeypatch.setattr("socket.getaddrinfo", resolve)
+    monkeypatch.setattr("socket.socket.connect", connect)
+    monkeypatch.setattr("urllib.request.getproxies", dict)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    with pytest.raises(OSError, match=r"hub\.invalid cannot be reached.*put it at"):
+        load_imagenet("hub", cache_dir=tmp_path, hub_endpoint="https://hub.invalid")
+
+
 def test_hub_download_is_cached_and_found_offline(
     server: FileServer,
     classifier: dict[str, np.ndarray],
