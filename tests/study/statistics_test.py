@@ -5,6 +5,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 from isl_jax.study import statistics
@@ -80,6 +82,52 @@ def test_holm_by_its_definition():
     # Sorted 0.01, 0.03, 0.04 times 3, 2, 1, then made monotone.
     assert statistics.holm(p) == pytest.approx([0.06, 0.03, math.nan, 0.06], nan_ok=True)
     assert statistics.holm([0.6, 0.7]) == [1.0, 1.0]
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=6))
+def test_holm_is_the_closed_test_of_bonferroni(p):
+    """An hypothesis falls when Bonferroni rejects every set of hypotheses that holds it."""
+    indices = range(len(p))
+    sets = [s for size in indices for s in itertools.combinations(indices, size + 1)]
+    closed = [max(min(1, len(s) * min(p[j] for j in s)) for s in sets if i in s) for i in indices]
+    assert statistics.holm(p) == pytest.approx(closed)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 100), st.integers(0, 100)), min_size=1, max_size=40))
+def test_wilcoxon_does_not_care_which_arm_comes_first_nor_for_the_scale(pairs):
+    scores, baseline = np.array(pairs).T / 100
+    p = statistics.paired_test(scores, baseline)
+    assert 0 < p <= 1
+    assert statistics.paired_test(baseline, scores) == pytest.approx(p)
+    assert statistics.paired_test(scores / 4, baseline / 4) == pytest.approx(p)
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=30))
+def test_bootstrap_interval_lies_within_the_values_and_moves_with_them(values):
+    interval = statistics.bootstrap_interval(values, num_resamples=200)
+    assert min(values) - 1e-9 <= interval.low <= interval.high <= max(values) + 1e-9
+    moved = statistics.bootstrap_interval(np.array(values) + 3, num_resamples=200)
+    assert (moved.low, moved.high) == pytest.approx((interval.low + 3, interval.high + 3))
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.integers(1, 10_000), min_size=2, max_size=6, unique=True).map(sorted),
+    st.lists(st.floats(0.01, 0.2), min_size=6, max_size=6),
+    st.floats(0, 1),
+)
+def test_annotations_needed_inverts_a_rising_curve(n, rises, share):
+    scores = np.cumsum(rises[: len(n)])
+    target = scores[0] + share * (scores[-1] - scores[0])
+    expected = np.exp(np.interp(target, scores, np.log(n)))
+    needed = statistics.annotations_needed(n, scores.tolist(), float(target))
+    if needed is None:  # the last bit of the target may lie beyond the last score
+        assert target >= scores[-1]
+    else:
+        assert needed == pytest.approx(expected)
 
 
 def test_annotations_needed_interpolates_over_log_n():
