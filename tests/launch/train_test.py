@@ -34,6 +34,10 @@ def test_help_explains_and_succeeds(train, tmp_path):
             [f"--config={CELL}:pretrain", "--config.data.root=no/such", "--workdir=W"],
             ["no/such", "no such folder"],
         ),
+        (
+            [f"--config={CELL}:pretrain", "--workdir=W", "--coordinator=localhost:1"],
+            ["--num_processes", "--process_id", "belong together"],
+        ),
         ([f"--config={CELL}:pretrain", "--workdir", "W", "stray"], ["stray"]),
     ],
     ids=lambda value: " ".join(map(str, value))[-40:],
