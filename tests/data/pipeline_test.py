@@ -53,7 +53,7 @@ def test_batches_are_the_same_bytes_for_any_number_of_workers(dataset, crops, fr
 
 
 @pytest.mark.parametrize("fresh", [False, True])
-@pytest.mark.parametrize("step", [0, 1, 6])
+@pytest.mark.parametrize("step", [0, 1, 2, 3, 6, 11])
 def test_resume_at_any_step_with_another_number_of_workers(dataset, crops, step, fresh):
     chosen = FreshCrops(dataset, dataset.select("train"), **RECIPE) if fresh else crops
     iterator = all_variants(dataset, chosen, num_workers=2, flips=True)
