@@ -9,10 +9,12 @@ from statistics import median
 from typing import Any, Literal
 
 from isl_jax.models import weights
-from isl_jax.study.experiment import Experiment, InitSettings
+from isl_jax.study.experiment import Experiment
 from isl_jax.study.records import read_metrics, read_summary
 from isl_jax.study.results import ISL, run_name
 from isl_jax.study.scoring import EvaluationCrops
+from isl_jax.study.settings import InitSettings
+from isl_jax.study.workdir import changed_settings
 
 TIMING = "timing.json"
 
@@ -57,8 +59,7 @@ class PlannedRun:
         config = self.workdir / "config.json"
         if not config.exists():
             return "failed before" if (self.workdir / "failure.txt").exists() else "to do"
-        wanted = json.loads(json.dumps(dataclasses.asdict(self.experiment)))
-        if json.loads(config.read_text()) != wanted:
+        if changed_settings(dataclasses.asdict(self.experiment), config):
             return "other settings"
         if read_summary(self.workdir) is not None:
             return "done"

@@ -20,23 +20,26 @@ def prepare_workdir(config: Mapping[str, Any], workdir: Path) -> None:
 
     Raises ValueError, naming what differs, for a workdir that holds a run with another one.
     """
-    config = json.loads(json.dumps(config))
     path = workdir / "config.json"
-    if path.exists():
-        changed = sorted(
-            f"{name} was {before!r}, now {after!r}"
-            for name, before, after in _changes(_stored_config(path), config)
-            if name not in _FREE
+    if path.exists() and (changed := changed_settings(config, path)):
+        raise ValueError(
+            f"{path}: this workdir holds a run with other settings ({'; '.join(changed)}): "
+            "use another --workdir, or repeat the settings to resume"
         )
-        if changed:
-            raise ValueError(
-                f"{path}: this workdir holds a run with other settings ({'; '.join(changed)}): "
-                "use another --workdir, or repeat the settings to resume"
-            )
     if jax.process_index() == 0:
         workdir.mkdir(parents=True, exist_ok=True)
         write_json(path, config)
         write_json(workdir / "environment.json", environment(config))
+
+
+def changed_settings(config: Mapping[str, Any], path: Path) -> list[str]:
+    """What keeps a run from being the one that `path`, a `config.json`, describes."""
+    config = json.loads(json.dumps(config))
+    return sorted(
+        f"{name} was {before!r}, now {after!r}"
+        for name, before, after in _changes(_stored_config(path), config)
+        if name not in _FREE
+    )
 
 
 def _stored_config(path: Path) -> dict[str, Any]:
