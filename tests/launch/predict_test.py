@@ -1,0 +1,91 @@
+"""The command that predicts: whole runs of it, and its answers to bad input."""
+
+import functools
+import json
+
+import numpy as np
+import pytest
+import tifffile
+
+from isl_jax.inference.description import ModelInfo, NetworkInfo
+from isl_jax.inference.model import save_model
+from isl_jax.models.heads import build_network, init_variables
+from isl_jax.training.objectives import Objective
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model of tiny size, and images as a lab has them."""
+    folder = tmp_path_factory.mktemp("predict")
+    network = build_network(out_channels=1, encoder="tiny")
+    info = ModelInfo(
+        "nucleus",
+        "segment",
+        NetworkInfo("tiny", "none", 1, 2),
+        Objective("semantic"),
+        ("bf", "phase"),
+    )
+    save_model(folder / "model", info, init_variables(network, in_channels=2, seed=0))
+    rng = np.random.default_rng(0)
+    (folder / "raw").mkdir()
+    for name in ("a", "b", "c"):
+        for channel in ("bf", "phase", "dapi"):
+            image = rng.integers(0, 4000, (40, 50), dtype=np.uint16)
+            tifffile.imwrite(folder / "raw" / f"{name}_{channel}.tif", image)
+    (folder / "raw" / "b_phase.tif").write_bytes(b"II*\0 and nothing more")
+    return folder
+
+
+@pytest.fixture
+def predict(launch, folder):
+    return functools.partial(launch, "predict", cwd=folder)
+
+
+def test_a_folder_with_a_damaged_file_then_again(predict, folder):
+    arguments = ["--model=.", "--input=raw", "--out=out", "--outputs=labels,overlay"]
+    ended = predict(*arguments)
+    assert ended.returncode == 1
+    assert "3 images, 0 done already; 3 files of other channels are not used" in ended.stdout
+    assert "2 images in" in ended.stdout and "images/s (read" in ended.stdout
+    assert "error: 1 images failed:" in ended.stderr and "b_phase.tif" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    labels = sorted(path.name for path in (folder / "out").glob("*_labels.tif"))
+    assert labels == ["a_labels.tif", "c_labels.tif"]
+    page = (folder / "out" / "index.html").read_text()
+    assert "2 images" in page and "b_phase.tif" in page
+    tifffile.imwrite(folder / "raw" / "b_phase.tif", np.eye(50, dtype=np.uint16)[:40])
+    ended = predict(*arguments)
+    assert ended.returncode == 0, ended.stderr
+    assert "3 images, 2 done already" in ended.stdout and "1 images in" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--model=none", "--input=raw", "--out=x"], ["none/model.json: no such file"]),
+        (["--model=newer", "--input=raw", "--out=x"], ["schema version 99", "versions"]),
+        (["--model=.", "--input=raw", "--out=model/model.json"], ["cannot be written"]),
+    ],
+    ids=lambda value: " ".join(value)[-40:],
+)
+def test_bad_input_is_one_line_and_writes_nothing(predict, folder, arguments, told):
+    if "--model=newer" in arguments:
+        (folder / "newer").mkdir()
+        (folder / "newer" / "weights.safetensors").write_bytes(b"")
+        described = json.loads((folder / "model" / "model.json").read_text())
+        described["schema_version"] = 99
+        (folder / "newer" / "model.json").write_text(json.dumps(described))
+    ended = predict(*arguments)
+    assert ended.returncode == 1
+    lines = ended.stderr.strip().splitlines()
+    assert len(lines) == 1, ended.stderr
+    for word in told:
+        assert word in lines[0]
+    assert not (folder / "x").exists()
+
+
+def test_help_names_every_output(predict):
+    shown = predict("--help")
+    assert shown.returncode == 0
+    for word in ("labels", "geojson", "--shard", "--from_maps", "--halo"):
+        assert word in shown.stdout
