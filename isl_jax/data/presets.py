@@ -68,7 +68,8 @@ PRESETS: Mapping[str, Layout] = {
         inputs=parse_roles("phase,phase,phase"),
         stain=Role("nuclei"),
         labels=("cell_interior+cell_edge",),
-        # HeLa_joint sets 2 and 4 show the same cells, moved by 299 × 63 pixels: one group.
+        # HeLa_joint sets 2 and 4 show the same cells, moved by 299 × 63 pixels, so they are one
+        # group. (Seen on converted copies; set 4 known among them by its size.)
         group=r"HeLa_joint_set(?=[24]$)|.+",
         renames=(
             (r"^training_data/", ""),
