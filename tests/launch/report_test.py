@@ -3,6 +3,10 @@
 import json
 
 import pytest
+import tifffile
+
+from isl_jax.study.records import read_rows
+from tests.study.conftest import write_dataset
 
 
 @pytest.fixture
@@ -46,3 +50,24 @@ def test_report_of_a_sweep_that_has_not_begun(launch, tmp_path):
     assert ended.stdout.splitlines()[-1] == "report: report/index.html"
     assert "random_n1_seed0 (missing: not started)" in ended.stdout
     assert (tmp_path / "report" / "index.html").exists()
+
+
+def test_label_images_of_another_program_reach_the_page(launch, tmp_path):
+    dataset = write_dataset(tmp_path / "data", "cell", size=(64, 64))
+    masks = tmp_path / "cyto3"
+    masks.mkdir()
+    for field in dataset.select("test"):
+        tifffile.imwrite(masks / f"{field.name}_cp_masks.tif", dataset.labels(field.name))
+    sweep = {"study": "cell", "n": [1], "inits": ["random", "isl"], "seeds": [0]}
+    sweep |= {"data_root": str(dataset.root)}
+    crops = {"size": 32, "per_image": 2, "margin": [0.5, 0, 0, 0], "seed": 3}
+    (tmp_path / "S").mkdir()
+    (tmp_path / "S" / "sweep.json").write_text(json.dumps(sweep | {"test_crops": crops}))
+    ended = launch("evaluate", "--predictions=cyto3", "--sweep=S", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    rows = read_rows(tmp_path / "S" / "others" / "cyto3" / "evaluation" / "crops.csv")
+    assert len(rows) == 8 and {row["size"] for row in rows} == {32}
+    assert all(row["top"] >= 32 for row in rows)  # the margin of the sweep
+    ended = launch("report", "--workdir=S", cwd=tmp_path)
+    assert "cyto3, mAP: 1.00 ± 0.00" in ended.stdout
+    assert "cyto3 reaches mAP 1.00 ± 0.00" in (tmp_path / "S/report/index.html").read_text()
