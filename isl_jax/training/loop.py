@@ -30,7 +30,7 @@ from isl_jax.training.sharding import (
     shard_whole_batch,
 )
 from isl_jax.training.state import TrainState, create_state
-from isl_jax.training.step import make_evaluation_step, make_train_step
+from isl_jax.training.step import TrainStep, make_evaluation_step, make_train_step
 from isl_jax.training.stopping import BestScore, InterruptedTrainingError, StopRequest
 
 Variables = dict[str, Any]
@@ -78,13 +78,16 @@ def train(
     with (
         Checkpoints(workdir / "checkpoints", keep=settings.keep_checkpoints) as checkpoints,
         StopRequest() as stop,
+        Progress(
+            workdir,
+            settings,
+            start_step=checkpoints.latest_step or 0,
+            description=description,
+        ) as progress,
     ):
-        training = _Training(network, objective, batches, settings, workdir, mesh)
+        training = _Training(network, objective, batches, settings, workdir, mesh, progress)
         training.begin(variables, checkpoints, resident)
-        with Progress(
-            workdir, settings, start_step=training.step, description=description
-        ) as progress:
-            training.run(progress, checkpoints, stop, validation, save_model)
+        training.run(checkpoints, stop, validation, save_model)
 
 
 @dataclasses.dataclass
@@ -113,13 +116,24 @@ class _Training:
         settings: TrainSettings,
         workdir: Path,
         mesh: Mesh,
+        progress: Progress,
     ) -> None:
         self.objective, self.batches, self.settings = objective, batches, settings
-        self.workdir, self.mesh = workdir, mesh
-        self.make_step = lambda **options: make_train_step(
-            network, objective.target, settings.optimizer, settings.augmentation, **options
-        )
-        self.train_step = self.make_step(steps_per_call=settings.steps_per_call)
+        self.workdir, self.mesh, self.progress = workdir, mesh, progress
+
+        def make_step(*, steps_per_call: int = 1, guarded: bool = True) -> TrainStep:
+            # Always the same arguments: they are what compiled steps are remembered by.
+            return make_train_step(
+                network,
+                objective.target,
+                settings.optimizer,
+                settings.augmentation,
+                steps_per_call=steps_per_call,
+                guarded=guarded,
+            )
+
+        self.make_step = make_step
+        self.train_step = make_step(steps_per_call=settings.steps_per_call)
         self.evaluation_step = make_evaluation_step(network, objective.target)
         self.best = BestScore(settings.patience, settings.patience_from)
         self.pending: _Call | None = None
@@ -154,24 +168,24 @@ class _Training:
         position = self.batches.get_state()
         # The training step itself on copies that are thrown away: a step that only measures would
         # have to be compiled for these few batches.
-        step = self.make_step()
-        parts = [
-            step(jax.tree.map(jnp.copy, state), self.place([next(self.batches)]))[1]
-            for _ in range(settings.alpha_batches)
-        ]
+        step, parts = self.make_step(), []
+        for _ in range(settings.alpha_batches):
+            copied, batch = jax.tree.map(jnp.copy, state), self.place([next(self.batches)])
+            with self.progress.compiling(step):
+                parts.append(step(copied, batch)[1])
         self.batches.set_state(position)  # measuring must not change what the run trains on
         return float(sum(p["mse"] for p in parts) / sum(p["bce"] for p in parts))
 
     def run(
         self,
-        progress: Progress,
         checkpoints: Checkpoints,
         stop: StopRequest,
         validation: Callable[[], Iterator[HostBatch]] | None,
         save_model: Callable[[Variables, dict[str, Any]], None],
     ) -> None:
         """Take steps until the budget is spent or nothing is learnt any more."""
-        settings, num_steps = self.settings, self.settings.optimizer.num_steps
+        settings, progress = self.settings, self.progress
+        num_steps = settings.optimizer.num_steps
         saved_at, ran = time.monotonic(), self.step < num_steps
 
         def keep_model(loss: float | None) -> None:
@@ -187,7 +201,7 @@ class _Training:
                     save_model(kept, summary)
 
         while self.step < num_steps and not self.best.exhausted:
-            self._dispatch(progress)
+            self._dispatch()
             is_last = self.step == num_steps
             validates = validation is not None and (
                 self.step % settings.validate_every == 0 or is_last
@@ -197,10 +211,10 @@ class _Training:
             stops, overdue = self._agree(stop.requested), self._agree(overdue)
             saves = self.step % settings.checkpoint_every == 0 or overdue or is_last or stops
             if validates or saves:
-                self._settle(progress)  # nothing that is not finite gets validated or saved
+                self._settle()  # nothing that is not finite gets validated or saved
                 progress.pace.pause()
             if validation is not None and validates:
-                loss = self._validate(validation(), progress)
+                loss = self._validate(validation())
                 if self.best.update(self.step, loss) and settings.keep == "best":
                     keep_model(loss)
             if saves or self.best.exhausted:
@@ -230,11 +244,11 @@ class _Training:
             return False
         return in_any_process(flag)
 
-    def _dispatch(self, progress: Progress) -> None:
+    def _dispatch(self) -> None:
         """Start the next step, or several, and look at the metrics of those before."""
-        count = self.settings.steps_per_call
+        count, progress = self.settings.steps_per_call, self.progress
         if progress.profiler.starts(self.step + 1):
-            self._settle(progress)
+            self._settle()
             progress.profiler.start()
         asked = time.perf_counter()
         batch = self.place([next(self.batches) for _ in range(count)])
@@ -246,16 +260,16 @@ class _Training:
             self.state, metrics = self.train_step(self.state, batch)
         call = _Call(self.step + 1, batch, metrics)
         # One call late: waiting for this step's own metrics would leave the device idle.
-        self._settle(progress)
+        self._settle()
         self.pending, self._before, self.step = call, self.step, self.step + count
         if progress.profiler.ends(self.step):
-            self._settle(progress)
+            self._settle()
             progress.profiler.close()
         if progress.pace.is_paused:
-            self._settle(progress)  # compiling or validation is over: training time counts again
+            self._settle()  # compiling or validation is over: training time counts again
             progress.pace.start()
 
-    def _settle(self, progress: Progress) -> None:
+    def _settle(self) -> None:
         """Report the metrics that are still on the device; stop at one that is not finite."""
         call, self.pending = self.pending, None
         if call is None:
@@ -275,9 +289,9 @@ class _Training:
                     f"state before and after it and its batch are in {folder}; lower "
                     "train.learning_rate or set train.clip_norm"
                 )
-            progress.report(step, values)
+            self.progress.report(step, values)
 
-    def _validate(self, batches: Iterator[HostBatch], progress: Progress) -> float:
+    def _validate(self, batches: Iterator[HostBatch]) -> float:
         """Mean loss over the batches, each counted by the crops in it that are not padding."""
         total = count = 0.0
         pictures = None
@@ -289,5 +303,5 @@ class _Training:
             if pictures is None and outputs.is_fully_addressable:
                 pictures = panel(batch, np.asarray(outputs), self.objective)
         loss = total / max(count, 1.0)
-        progress.validation(self.step, loss, pictures)
+        self.progress.validation(self.step, loss, pictures)
         return loss

@@ -82,8 +82,8 @@ class Progress:
         self.pace = Pace(settings.batch_size)
         self.profiler = Profiler(workdir / "profile", settings.profile)
         self._settings = settings
-        self._compile_seconds: float | None = None
-        self._num_programs = 0
+        self._compile_seconds = 0.0
+        self._num_programs: dict[int, int] = {}
         self._step = start_step
         self._writers: list[Writer] = []
         self._terminal: Terminal | None = None
@@ -127,24 +127,22 @@ class Progress:
 
     @contextlib.contextmanager
     def compiling(self, step: Any) -> Iterator[None]:
-        """Around each call of the jitted `step`: times the first, notices a later compilation."""
+        """Around each call of a jitted `step`: times its first, notices a later compilation."""
         started = time.perf_counter()
         yield
-        num_programs = step._cache_size()
-        if self._compile_seconds is None:
-            self._compile_seconds = time.perf_counter() - started
-        elif num_programs > self._num_programs:
+        num_programs, known = step._cache_size(), self._num_programs.get(id(step))
+        if known is None:
+            self._compile_seconds += time.perf_counter() - started
+        elif num_programs > known:
             self.note(
                 "the training step was compiled again, which costs as much as the first time: "
                 "shapes or types of a batch have changed"
             )
-        self._num_programs = num_programs
+        self._num_programs[id(step)] = num_programs
 
     def summary(self) -> dict[str, float]:
         """Pace, seconds of compilation and peak memory in bytes of this process so far."""
-        compiled = (
-            {} if self._compile_seconds is None else {"compile_seconds": self._compile_seconds}
-        )
+        compiled = {"compile_seconds": self._compile_seconds}
         return self.pace.total() | compiled | _peak_memory()
 
     def finish(self, step: int) -> None:

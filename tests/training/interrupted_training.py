@@ -142,18 +142,20 @@ def main(folder, placement, kills, terms, seed):
     signals = [signal.SIGKILL] * kills + [signal.SIGTERM] * terms
     rng.shuffle(signals)
     cut, ends, steps = folder / "cut", [], []
-    for number in signals:
+    while signals:
         # A moment that no part of a run is safe from: some steps on, and then a while.
         target = latest_step(cut) + rng.randint(0, 8)
         process = fork(cut, placement)
         while latest_step(cut) < target and is_running(process):
             time.sleep(0.005)
         time.sleep(rng.uniform(0, 0.1))
-        os.kill(process, number)
+        os.kill(process, signals[-1])
         ends.append(wait(process))
         steps.append(latest_step(cut))
         if ends[-1] == 0:  # finished before the signal came: begin again
             cut.rename(folder / f"finished_{len(ends)}")
+        else:
+            signals.pop()
     ends.append(wait(fork(cut, placement)))
     print(json.dumps({"ends": ends, "steps": steps}))
 

@@ -231,6 +231,7 @@ def test_the_best_model_by_validation_is_kept(network, tmp_path):
 def test_alpha_is_the_initial_ratio_and_survives_a_resume(tmp_path):
     network = SmallNetwork(out_channels=2)
     objective = Objective("distance_and_semantic")
+    make_train_step.cache_clear()
     saved = run(network, tmp_path, Batches(num_targets=2), objective=objective, alpha_batches=3)
     alpha = saved[-1][1]["alpha"]
     source = Batches(num_targets=2)
@@ -247,6 +248,8 @@ def test_alpha_is_the_initial_ratio_and_survives_a_resume(tmp_path):
         )
     expected = sum(p["mse"] for p in parts) / sum(p["bce"] for p in parts)
     assert alpha == pytest.approx(float(expected), rel=1e-5)
+    # Measuring and training share one compilation: at full size each takes half a minute.
+    assert make_train_step.cache_info().currsize == 1
     again = run(network, tmp_path, Batches(num_targets=2), objective=objective, alpha="2000")
     assert again[-1][1]["alpha"] == alpha  # resumed: the run keeps what it began with
 
