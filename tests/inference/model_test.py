@@ -126,3 +126,33 @@ def test_what_cannot_be_loaded_is_named(tmp_path):
     (tmp_path / "model.json").write_text("{")
     with pytest.raises(ValueError, match=r"model\.json: damaged"):
         load_model(tmp_path)
+
+
+def test_folders_of_earlier_versions_get_defaults(tmp_path):
+    described = info("distance_and_semantic", h=7.0)
+    save_model(tmp_path, described, variables(2))
+    stored = json.loads((tmp_path / "model.json").read_text())
+    for key in ("postprocessing", "licence", "binning"):
+        del stored[key]
+    (tmp_path / "model.json").write_text(json.dumps(stored))
+    assert load_model(tmp_path).info == described
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("channels", ["phase"], "names 1 channels .* network of 3 inputs"),
+        ("objective", {"target": "cats"}, "unknown target 'cats'"),
+        ("postprocessing", {"threshold": 3}, "threshold 3"),
+        ("stage", None, "has no 'stage'"),
+    ],
+)
+def test_descriptions_that_make_no_sense_are_named(tmp_path, key, value, told):
+    save_model(tmp_path, info("semantic"), variables(1))
+    stored = json.loads((tmp_path / "model.json").read_text())
+    stored[key] = value
+    if value is None:
+        del stored[key]
+    (tmp_path / "model.json").write_text(json.dumps(stored))
+    with pytest.raises(ValueError, match=rf"model\.json: .*{told}.*copy the model again"):
+        load_model(tmp_path)
