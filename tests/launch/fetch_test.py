@@ -70,7 +70,7 @@ def test_genuine_files_from_a_server_to_a_data_set(launch, real_data, tmp_path):
         assert "0 fetched (0.0 MB), 10 were there" in second.stdout and not server.requests
     assert (tmp_path / "raw" / "SOURCE.txt").read_text() in first.stdout
     prepared = launch(
-        "prepare", "--source=raw", "--layout=deepcell2016", "--test_groups=HeLa_joint_set2",
+        "prepare", "--source=raw", "--layout=deepcell2016", "--test_groups=HeLa_joint_set1",
         "--out=data", cwd=tmp_path,
     )  # fmt: skip
     assert prepared.returncode == 0, prepared.stderr
