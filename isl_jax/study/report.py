@@ -12,8 +12,9 @@ from isl_jax.data.store import Dataset, open_dataset
 from isl_jax.study import figures, narrative, tables
 from isl_jax.study.paper import PAPER
 from isl_jax.study.pictures import Panel, panels
+from isl_jax.study.reading import find_studies
 from isl_jax.study.records import written_whole
-from isl_jax.study.results import ISL, OVERS, Study, find_studies
+from isl_jax.study.results import ISL, OVERS, Study
 from isl_jax.study.statistics import bootstrap_interval, mean_std
 
 PAGE = "index.html"

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from isl_jax.study import evaluate, report
-from isl_jax.study.results import find_studies
+from isl_jax.study.reading import find_studies
 from isl_jax.study.scoring import EvaluationCrops
 from tests.study.evaluate_test import write_masks
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from isl_jax.study import narrative, report
-from isl_jax.study.results import find_studies
+from isl_jax.study.reading import find_studies
 
 
 class _Page(HTMLParser):

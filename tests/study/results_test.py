@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from isl_jax.study import narrative
-from isl_jax.study.results import find_studies
+from isl_jax.study.reading import find_studies
 from isl_jax.study.statistics import Interval
 
 
