@@ -26,6 +26,12 @@ def _fail(error: BaseException, status: int = 1) -> NoReturn:
     sys.exit(status)
 
 
+def _tell_of_main_thread(kind: type, error: BaseException, trace: Any) -> None:
+    # Threads of libraries die in numbers of what their caller raises anyway, on a full disk.
+    if threading.current_thread() is threading.main_thread():
+        sys.__excepthook__(kind, error, trace)
+
+
 def _parse(argv: list[str]) -> list[str]:
     try:
         rest = flags.FLAGS(argv)[1:]
@@ -41,6 +47,7 @@ def _parse(argv: list[str]) -> list[str]:
     if not (flags.FLAGS["verbosity"].present or _DEBUG.value):
         logging.set_verbosity(logging.FATAL)
         threading.excepthook = lambda _: None
+        sys.excepthook = _tell_of_main_thread
     return argv[:1]
 
 

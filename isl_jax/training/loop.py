@@ -186,6 +186,8 @@ class _Training:
         """Take steps until the budget is spent or nothing is learnt any more."""
         settings, progress = self.settings, self.progress
         num_steps = settings.optimizer.num_steps
+        if settings.patience and validation is None:
+            progress.note("train.patience has no effect: there is no validation set")
         saved_at, ran = time.monotonic(), self.step < num_steps
 
         def keep_model(loss: float | None) -> None:

@@ -228,7 +228,7 @@ def test_the_best_model_by_validation_is_kept(network, tmp_path):
     assert min(line["loss"] for line in lines_of(tmp_path, "validation")) == recorded[-1]
 
 
-def test_alpha_is_the_initial_ratio_and_survives_a_resume(tmp_path):
+def test_alpha_is_the_initial_ratio_and_survives_a_resume(tmp_path, capfd):
     network = SmallNetwork(out_channels=2)
     objective = Objective("distance_and_semantic")
     make_train_step.cache_clear()
@@ -250,6 +250,7 @@ def test_alpha_is_the_initial_ratio_and_survives_a_resume(tmp_path):
     assert alpha == pytest.approx(float(expected), rel=1e-5)
     # Measuring and training share one compilation: at full size each takes half a minute.
     assert make_train_step.cache_info().currsize == 1
+    assert "compiled again" not in capfd.readouterr().err
     again = run(network, tmp_path, Batches(num_targets=2), objective=objective, alpha="2000")
     assert again[-1][1]["alpha"] == alpha  # resumed: the run keeps what it began with
 
