@@ -50,6 +50,7 @@ class Dataset:
     stain_scale: StainScale
     fields: tuple[Field, ...]
     pixel_size: float | None = None
+    binning: int = 1
     _by_name: dict = field(init=False, repr=False, compare=False, default_factory=dict)
     _boxes: dict = field(init=False, repr=False, compare=False, default_factory=dict)
     _open: Callable = field(init=False, repr=False, compare=False)
@@ -178,6 +179,7 @@ def open_dataset(root: Path | str) -> Dataset:
         stain_scale=StainScale(scale["low"], scale["high"]),
         fields=tuple(_field(entry) for entry in record["fields"]),
         pixel_size=record["pixel_size"],
+        binning=record.get("binning", 1),
     )
     for item in dataset.fields:
         inputs = dataset.path(item.name, INPUTS)

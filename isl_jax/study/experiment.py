@@ -257,6 +257,7 @@ def run_experiment(experiment: Experiment, workdir: Path) -> None:
         ),
         objective=objective,
         channels=dataset.channels,
+        binning=dataset.binning,
         stain=dataset.stain if is_pretext else None,
         stain_scale=dataset.stain_scale if is_pretext else None,
         **dataclasses.asdict(experiment.target),

@@ -2,6 +2,7 @@
 
 import functools
 
+import numpy as np
 import pytest
 
 from isl_jax.data.public import load_registry
@@ -71,9 +72,14 @@ def test_genuine_files_from_a_server_to_a_data_set(launch, real_data, tmp_path):
     assert (tmp_path / "raw" / "SOURCE.txt").read_text() in first.stdout
     prepared = launch(
         "prepare", "--source=raw", "--layout=deepcell2016", "--test_groups=HeLa_joint_set1",
-        "--out=data", cwd=tmp_path,
+        "--bin=2", "--out=data", cwd=tmp_path,
     )  # fmt: skip
     assert prepared.returncode == 0, prepared.stderr
     dataset = open_dataset(tmp_path / "data")
     assert [field.name for field in dataset.fields] == ["HeLa_joint_set1", "HeLa_joint_set2"]
-    assert [int(dataset.labels(field.name).max()) for field in dataset.fields] == [172, 178]
+    assert [(field.height, field.width) for field in dataset.fields] == [(540, 640)] * 2
+    assert [len(np.unique(dataset.labels(field.name))) - 1 for field in dataset.fields] == [
+        172,
+        178,
+    ]
+    assert dataset.binning == 2
