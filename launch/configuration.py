@@ -11,6 +11,9 @@ import jax
 
 from isl_jax.study.experiment import Experiment
 
+# How long the other processes of a run wait at their end for the first, which has more to do.
+_LAST_WORK_SECONDS = 3600
+
 
 def find_packaged_config() -> None:
     """Let `--config=configs/cell.py:…` or `--config=cell:…` work outside a checkout.
@@ -41,11 +44,13 @@ def start_processes(
                 f"--process_id={process_id}: choose 0 to {int(num_processes or 0) - 1}, "
                 "another one in each process"
             )
-        jax.distributed.initialize(coordinator, num_processes, process_id)
+        jax.distributed.initialize(
+            coordinator, num_processes, process_id, shutdown_timeout_seconds=_LAST_WORK_SECONDS
+        )
     elif any(value is not None for value in given):
         raise ValueError("--coordinator, --num_processes and --process_id belong together")
     elif int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
-        jax.distributed.initialize()
+        jax.distributed.initialize(shutdown_timeout_seconds=_LAST_WORK_SECONDS)
 
 
 def configure_jax() -> None:
