@@ -156,6 +156,8 @@ def _predict(sources: Sequence[Any], model: Model, job: Job) -> int:
 
 
 def _reason(outcome: Outcome) -> str:
+    if outcome.is_disk_full:
+        return f"{outcome.name}: no space left in {_OUT.value}"
     text = " ".join(str(outcome.error).split())
     return text if outcome.name in text else f"{outcome.name}: {text}"
 

@@ -12,8 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from isl_jax.inference.description import ModelInfo
-from isl_jax.inference.labelling import label_maps
-from isl_jax.inference.model import Prediction
+from isl_jax.inference.model import Prediction, interpret
 from isl_jax.inference.outputs.files import written_whole
 from isl_jax.inference.outputs.images import largest
 from isl_jax.inference.outputs.writers import OUTPUTS, Found, files_of, write_outputs
@@ -79,22 +78,12 @@ class Job:
     ) -> dict[str, Any]:
         """Label the maps `[K, H, W]` of an image and write its outputs; returns their record."""
         start = time.perf_counter()
-        prediction = self._interpret(maps, scratch)
+        prediction = interpret(self.info, maps, scratch=scratch)
         stopwatch.add("label", start)
         start = time.perf_counter()
         record = self._write(image, prediction)
         stopwatch.add("write", start)
         return record
-
-    def _interpret(self, maps: np.ndarray, scratch: Scratch) -> Prediction:
-        info = self.info
-        if info.objective.target == "stain":
-            return Prediction(stain=maps[0])
-        distance = maps[0] if info.objective.target == "distance_and_semantic" else None
-        labels = label_maps(
-            maps[-1], distance, h=info.h, options=info.postprocessing, scratch=scratch
-        )
-        return Prediction(probability=maps[-1], distance=distance, labels=labels)
 
     def _write(self, image: OpenedImage, prediction: Prediction) -> dict[str, Any]:
         found = Found(image.name, self.info, prediction, image.planes, image.pixel_size)

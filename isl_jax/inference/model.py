@@ -11,23 +11,20 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from isl_jax.data.normalisation import standardise
 from isl_jax.inference.description import ModelInfo, NetworkInfo, read_info, write_info
 from isl_jax.inference.forward import Forward, TileTooLargeError
 from isl_jax.inference.labelling import label_maps
+from isl_jax.inference.planes import RepeatedPlane
 from isl_jax.inference.scratch import Scratch, release
+from isl_jax.inference.standardised import StandardisedImage, statistics
 from isl_jax.inference.tiling import (
     BLEND,
     HALO,
     TILE,
-    ImageLike,
-    Tile,
     blend_row,
     blend_rows,
-    cut,
     padded,
     plan,
-    statistics,
 )
 from isl_jax.models.heads import build_network
 
@@ -47,30 +44,6 @@ class Prediction:
     probability: np.ndarray | None = None
     distance: np.ndarray | None = None
     labels: np.ndarray | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class StandardisedImage:
-    """An image beside what standardises it: tiles come out as the network takes them.
-
-    `image` `[C, H, W]`; `mean` and `std` `[C]`, those of the whole image. `ready` is the only tile,
-    where there is only one and it has been made ahead of time.
-    """
-
-    image: ImageLike
-    mean: np.ndarray
-    std: np.ndarray
-    ready: np.ndarray | None = None
-
-    def tile(self, tile: Tile) -> np.ndarray:
-        """Standardised pixels `[h, w, C]` float32 of a tile."""
-        shape = (tile.rows.size, tile.columns.size)
-        if self.ready is not None and self.ready.shape[:2] == shape:
-            return self.ready
-        _, height, width = self.image.shape
-        planes = np.moveaxis(cut(self.image, tile), 0, -1)
-        pixels = np.ascontiguousarray(planes)
-        return standardise(pixels, self.mean, self.std, pixels=height * width)
 
 
 class Model:
@@ -231,40 +204,27 @@ class Model:
     def interpret(
         self, maps: np.ndarray, *, labels: bool = True, scratch: Scratch | None = None
     ) -> Prediction:
-        """What maps `[K, H, W]` of `maps_of` mean, and the labels that follow from them.
-
-        Cells need `info.h`: without it there are no labels.
-        """
-        info = self.info
-        if info.objective.target == "stain":
-            return Prediction(stain=maps[0])
-        distance = maps[0] if info.objective.target == "distance_and_semantic" else None
-        found = Prediction(probability=maps[-1], distance=distance)
-        if not labels or (distance is not None and info.h is None):
-            return found
-        return dataclasses.replace(
-            found,
-            labels=label_maps(
-                maps[-1], distance, h=info.h, options=info.postprocessing, scratch=scratch
-            ),
-        )
+        """What maps `[K, H, W]` of `maps_of` mean, by `interpret`."""
+        return interpret(self.info, maps, labels=labels, scratch=scratch)
 
 
-@dataclasses.dataclass(frozen=True)
-class RepeatedPlane:
-    """One plane in the place of several, without a copy: `[C, H, W]` of `plane` `[1, H, W]`."""
+def interpret(
+    info: ModelInfo, maps: np.ndarray, *, labels: bool = True, scratch: Scratch | None = None
+) -> Prediction:
+    """What maps `[K, H, W]` of a model mean, and the labels that follow from them.
 
-    plane: ImageLike
-    count: int
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(C, H, W)."""
-        return (self.count, *self.plane.shape[1:])
-
-    def __getitem__(self, key: tuple[slice, slice, slice]) -> np.ndarray:
-        pixels = np.asarray(self.plane[slice(None), key[1], key[2]])
-        return np.broadcast_to(pixels, (self.count, *pixels.shape[1:]))[key[0]]
+    Cells need `info.h`: without it there are no labels.
+    """
+    if info.objective.target == "stain":
+        return Prediction(stain=maps[0])
+    distance = maps[0] if info.objective.target == "distance_and_semantic" else None
+    found = Prediction(probability=maps[-1], distance=distance)
+    if not labels or (distance is not None and info.h is None):
+        return found
+    instances = label_maps(
+        maps[-1], distance, h=info.h, options=info.postprocessing, scratch=scratch
+    )
+    return dataclasses.replace(found, labels=instances)
 
 
 def save_model(folder: Path, info: ModelInfo, variables: dict[str, Any]) -> None:

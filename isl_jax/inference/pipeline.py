@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from isl_jax.inference.model import Model, StandardisedImage
+from isl_jax.inference.model import Model
 from isl_jax.inference.scratch import Scratch
 from isl_jax.inference.sources import OpenedImage, Source
+from isl_jax.inference.standardised import StandardisedImage
 from isl_jax.inference.tiling import HALO, TILE, padded, plan
 
 STAGES = ("read", "network", "label", "write")

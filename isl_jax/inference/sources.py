@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tifffile
 
 from isl_jax.data import readers
-from isl_jax.data.checks import check_field, parts_of, read_role
+from isl_jax.data.checks import check_field, read_role
 from isl_jax.data.discovery import Part, RawField, match_files
 from isl_jax.data.images import COLOURS
 from isl_jax.data.layouts import Layout, Role
 from isl_jax.data.ome_zarr import is_zarr, list_zarr_images
-from isl_jax.data.projections import PROJECTIONS, bin_average
+from isl_jax.data.projections import bin_average
+from isl_jax.inference.planes import Binned, PlaneStack, large_role
 from isl_jax.inference.scratch import Scratch
 from isl_jax.inference.tiling import ImageLike
 
@@ -72,7 +72,7 @@ class Source:
         # A plane that stands for several channels is read once.
         unique = tuple(dict.fromkeys(roles))
         if scratch.is_large((checked.height, checked.width)):
-            stacks = {role: _large_role(field, role, scratch) for role in unique}
+            stacks = {role: large_role(field, role, scratch) for role in unique}
             stack = tuple(plane for role in roles for plane in stacks[role])
             binned = {id(plane): Binned(plane, binning) for plane in stack}
             planes: Any = PlaneStack(
@@ -233,105 +233,3 @@ def _stem(path: Path) -> str:
     parts = path.parts[inside[0] :] if inside else (path.name,)
     first = re.sub(r"(\.ome)?\.[^.]+$", "", parts[0], flags=re.IGNORECASE)
     return "_".join([first, *parts[1:]])
-
-
-@dataclass(frozen=True)
-class PlaneStack:
-    """Planes `[H, W]` of one shape, wherever they lie, as one image `[C, H, W]`."""
-
-    planes: tuple[Any, ...]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(C, H, W)."""
-        return (len(self.planes), *self.planes[0].shape)
-
-    def __getitem__(self, key: tuple[slice, slice, slice]) -> np.ndarray:
-        seen: dict[int, np.ndarray] = {}
-        for plane in self.planes[key[0]]:
-            if id(plane) not in seen:
-                seen[id(plane)] = np.asarray(plane[key[1], key[2]])
-        return np.stack([seen[id(plane)] for plane in self.planes[key[0]]])
-
-
-def _large_role(field: RawField, role: Role, scratch: Scratch) -> list[Any]:
-    """Planes of a role, projected, none of which needs to fit into memory."""
-    parts = parts_of(field, role)
-    address = [(part, k) for part in parts for k in range(part.inspect().planes)]
-    planes = [_large_plane(*address[k], scratch) for k in role.select(len(address))]
-    return [Projected(tuple(planes), role.projection)] if role.projection in PROJECTIONS else planes
-
-
-@dataclass(frozen=True)
-class Projected:
-    """The projection of large planes, made for the window that is asked for."""
-
-    planes: tuple[Any, ...]
-    projection: str
-    # As far as a projection looks around a pixel (two windows of seven).
-    reach: int = 6
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(H, W)."""
-        return self.planes[0].shape
-
-    def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
-        bounds = [side.indices(size) for side, size in zip(key, self.shape, strict=True)]
-        wider = tuple(slice(max(0, a - self.reach), b + self.reach) for a, b, _ in bounds)
-        stack = np.stack([np.asarray(plane[wider]) for plane in self.planes])
-        inner = tuple(
-            slice(a - w.start, b - w.start) for (a, b, _), w in zip(bounds, wider, strict=True)
-        )
-        return PROJECTIONS[self.projection](stack)[inner]
-
-
-@dataclass(frozen=True)
-class Binned:
-    """A large plane, blocks of `factor` pixels squared being averaged where it is read."""
-
-    plane: Any
-    factor: int
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(H, W)."""
-        return tuple(size // self.factor for size in self.plane.shape)
-
-    def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
-        bounds = [side.indices(size) for side, size in zip(key, self.shape, strict=True)]
-        wider = tuple(slice(a * self.factor, b * self.factor) for a, b, _ in bounds)
-        return bin_average(np.asarray(self.plane[wider]), self.factor)
-
-
-def _large_plane(part: Part, number: int, scratch: Scratch) -> Any:
-    """A plane that is read by windows: mapped or chunked where it lies, or unpacked to a file."""
-    mapped = _mapped(part, number)
-    if mapped is not None:
-        return mapped
-    pixels = part.read([number])[0]
-    unpacked = scratch.empty(pixels.shape, pixels.dtype)
-    unpacked[:] = pixels
-    return unpacked
-
-
-def _mapped(part: Part, number: int) -> np.ndarray | None:
-    """The plane of an uncompressed TIFF or .npy file, memory-mapped; None for others."""
-    suffix = part.path.suffix.lower()
-    info = part.inspect()
-    if suffix == ".npy":
-        array = np.load(part.path, mmap_mode="r")
-        return array[number] if array.ndim == 3 else array
-    if suffix not in readers.TIFF_SUFFIXES or part.colour or info.siblings:
-        return None
-    with tifffile.TiffFile(part.path) as tiff:
-        series = tiff.series[0]
-        axes, contiguous = series.axes, series.dataoffset is not None
-    if not contiguous or len(info.channels) * info.planes != np.prod(series.shape[:-2]):
-        return None
-    array = np.asanyarray(tifffile.memmap(part.path, mode="r"))
-    index = tuple(
-        (part.channel or 0) if axis == "C" else number if size > 1 else 0
-        for axis, size in zip(axes[:-2], series.shape[:-2], strict=True)
-    )
-    return array.reshape(series.shape)[index] if axes[-2:] == "YX" else None

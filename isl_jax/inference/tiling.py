@@ -19,8 +19,6 @@ from isl_jax.models.architecture import STRIDE
 HALO = 256
 BLEND = 32
 TILE = 2304
-# Statistics are taken over bands of this many pixels a plane.
-_BAND_PIXELS = 1 << 20
 
 
 class ImageLike(Protocol):
@@ -179,23 +177,3 @@ def blend_rows(
         finished = band.shape[1] - span.fade_out
         yield span.low, band[:, :finished]
         rest = band[:, finished:].copy()
-
-
-def statistics(image: ImageLike) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each plane, `[C]` float64, raw units, read in bands of rows.
-
-    The same as `data.normalisation.plane_statistics` of each plane, up to float64 rounding.
-    """
-    channels, height, width = image.shape
-    rows = max(1, _BAND_PIXELS // width)
-    total, squares = np.zeros(channels), np.zeros(channels)
-    # About a value near the mean, so that large offsets cost no digits.
-    first = np.asarray(image[:, :rows, :])
-    offset = first.mean(axis=(1, 2), dtype=np.float64)
-    for top in range(0, height, rows):
-        band = np.asarray(image[:, top : top + rows, :], np.float64) - offset[:, None, None]
-        total += band.sum(axis=(1, 2))
-        squares += np.square(band, out=band).sum(axis=(1, 2))
-    mean = total / (height * width)
-    variance = np.maximum(squares / (height * width) - mean**2, 0)
-    return mean + offset, np.sqrt(variance)

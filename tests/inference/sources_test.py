@@ -100,6 +100,9 @@ def test_zarr_images_and_plates(tmp_path, stacks):
     (source,), _ = find_sources([str(plate)], parse_roles("c,a"))
     assert source.name == "plate_A_1_0"
     np.testing.assert_array_equal(planes(source), image[[2, 0]])
+    chunked = source.open(Scratch(max_pixels=10)).planes
+    assert not isinstance(chunked, np.ndarray)
+    np.testing.assert_array_equal(chunked[:, 7:90, 3:20], image[[2, 0], 7:90, 3:20])
 
 
 def test_lists_folders_and_names_that_clash(tmp_path, stacks):
