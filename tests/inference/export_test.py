@@ -14,13 +14,8 @@ from safetensors.numpy import load
 
 from isl_jax.data.normalisation import StainScale
 from isl_jax.inference.export import export_model
-from isl_jax.inference.export.onnx_model import (
-    check_equal,
-    maps_bytes,
-    network_bytes,
-    onnx_bytes,
-    run_onnx,
-)
+from isl_jax.inference.export.check import check_equal
+from isl_jax.inference.export.onnx_model import maps_bytes, network_bytes, onnx_bytes, run_onnx
 from isl_jax.inference.export.smp import smp_bytes
 from isl_jax.inference.export.stablehlo import stablehlo_bytes
 from isl_jax.inference.model import Model, ModelInfo, NetworkInfo

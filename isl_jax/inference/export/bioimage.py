@@ -6,11 +6,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from isl_jax.inference.description import CITATION, ModelInfo
+from isl_jax.inference.export.check import TOLERANCE
 from isl_jax.inference.export.needs import need
-from isl_jax.inference.export.onnx_model import OPSET, TOLERANCE, map_names, maps_bytes
+from isl_jax.inference.export.onnx_model import OPSET, map_names, maps_bytes
 from isl_jax.inference.model import Model
 
 # Sides are SIDE + k · STEP pixels; HALO at the border of a tile is worse than its middle.
@@ -63,7 +65,8 @@ def _smooth_noise(channels: int) -> np.ndarray:
 
 
 def _expected(model: Model, image: np.ndarray) -> dict[str, np.ndarray]:
-    found = model.predict(image, labels=False)
+    with jax.default_matmul_precision("highest"):
+        found = model.predict(image, labels=False)
     maps = {output: getattr(found, output) for output in map_names(model)}
     if "stain" in maps and model.info.stain_scale is not None:
         maps["stain"] = model.info.stain_scale.unscale(maps["stain"])
