@@ -1,6 +1,7 @@
 """Killed and told to stop at random moments, a run ends where it would have ended anyway."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 PROGRAM = Path(__file__).with_name("interrupted_training.py")
 
 # docs/training.md has the outcome of 20 and 5.
-KILLS, TERMS = 3, 1
+KILLS, TERMS = 2, 1
 
 
 def metrics(workdir):
@@ -43,7 +44,12 @@ def check(folder, outcome):
 def test_a_run_interrupted_at_random_moments_ends_bit_for_bit_the_same(placement, tmp_path):
     arguments = [str(tmp_path), placement, str(KILLS), str(TERMS), "0"]
     ended = subprocess.run(
-        [sys.executable, str(PROGRAM), *arguments], capture_output=True, text=True, timeout=600
+        [sys.executable, str(PROGRAM), *arguments],
+        env=os.environ
+        | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},  # one device: a start is cheaper
+        capture_output=True,
+        text=True,
+        timeout=900,
     )
     assert ended.returncode == 0, ended.stderr
     check(tmp_path, json.loads(ended.stdout))
