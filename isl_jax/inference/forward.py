@@ -15,7 +15,8 @@ from isl_jax.inference.tiling import TILE
 from isl_jax.training.objectives import Objective
 from isl_jax.training.sharding import data_mesh, replicate, shard_batch
 
-# Peak of device memory for each pixel of a batch in float32, densenet121 (docs/predict.md).
+# Room for each pixel of a batch on a device, float32, densenet121: a guess on the safe side; a
+# batch that still does not fit is halved.
 _BYTES_PER_PIXEL = 1000
 _MAX_BATCH = 64
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from isl_jax.data.normalisation import standardise
+from isl_jax.inference.scratch import release
 from isl_jax.inference.tiling import ImageLike, Tile, cut
 
 # Statistics are taken over bands of this many pixels a plane.
@@ -50,6 +51,7 @@ def statistics(image: ImageLike) -> tuple[np.ndarray, np.ndarray]:
         band = np.asarray(image[:, top : top + rows, :], np.float64) - offset[:, None, None]
         total += band.sum(axis=(1, 2))
         squares += np.square(band, out=band).sum(axis=(1, 2))
+        release(image)
     mean = total / (height * width)
     variance = np.maximum(squares / (height * width) - mean**2, 0)
     return mean + offset, np.sqrt(variance)
