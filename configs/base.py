@@ -123,6 +123,8 @@ def study_config(
                 "crop_size": 512,
                 # Crops drawn from each image. Paper: 5.
                 "crops_per_image": 5,
+                # New crops in every epoch instead of the same ones. Paper: the same.
+                "fresh_crops": False,
                 # Crops start anywhere but in these shares of the image's height and width: top,
                 # bottom, left, right. Paper, cell study: the badly lit top third is left out.
                 "margin": (0.0, 0.0, 0.0, 0.0),

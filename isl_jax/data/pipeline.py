@@ -28,8 +28,6 @@ def training_batches(
     seed: int,
     shuffle: bool = True,
     repeat: bool = True,
-    flips: bool = False,
-    intensity: float = 0.0,
     num_workers: int = 0,
     distance_scale: Scale = "normalised",
     distance_unit: float = 255.0,
@@ -40,11 +38,9 @@ def training_batches(
 
     Every crop comes once an epoch, in an order of its own each epoch; batches run across epoch
     boundaries. What a batch holds depends on (seed, position) only, so any `num_workers` (loading
-    threads; numpy releases the interpreter lock) gives the same bytes. `flips` turns and mirrors
-    each crop at random (8 orientations); `intensity` is the standard deviation of a random gain
-    (log-normal) and offset of its standardised image, the same for all channels. `shard` (index,
-    count) gives this process its part of the global batch of `batch_size`. Without `repeat` there
-    is one epoch, its last part batch left out.
+    threads; numpy releases the interpreter lock) gives the same bytes. `shard` (index, count) gives
+    this process its part of the global batch of `batch_size`. Without `repeat` there is one epoch,
+    its last part batch left out.
     The iterator's get_state() and set_state() resume exactly, whatever the number of workers.
 
     See `samples.load_crop` for the targets. Raises ValueError if there are no crops or a batch
@@ -64,7 +60,7 @@ def training_batches(
     if fixed and resident_bytes(dataset, crops, target=target) <= cache_bytes:
         source = replace(source, resident=_load_all(source))
     order = _order(len(crops), batch_size, seed, shuffle=shuffle, repeat=repeat, shard=shard)
-    batches = order.map(partial(_load_batch, source, _Augmentation(seed, flips, intensity)))
+    batches = order.map(partial(_load_batch, source))
     return iter(batches.to_iter_dataset(_read_options(num_workers)))
 
 
@@ -103,7 +99,7 @@ def _indices(places: tuple) -> Batch:
 
 def evaluation_batches(
     dataset: Dataset,
-    crops: Sequence[Crop],
+    crops: Crops,
     *,
     target: Target,
     batch_size: int,
@@ -189,47 +185,17 @@ class _Source:
         )
 
 
-@dataclass(frozen=True)
-class _Augmentation:
-    """Random changes of a crop, drawn by (seed, epoch, index)."""
-
-    seed: int
-    flips: bool = False
-    intensity: float = 0.0
-
-    def apply(self, epoch: int, index: int, sample: Batch) -> None:
-        if not (self.flips or self.intensity):
-            return
-        rng = np.random.default_rng((self.seed, epoch, index))
-        orientation = int(rng.integers(8))
-        if self.flips:
-            _orient(sample, orientation)
-        if self.intensity:
-            gain, offset = rng.normal(0, self.intensity, 2)
-            sample["image"] *= np.float32(np.exp(gain))
-            sample["image"] += np.float32(offset)
-
-
-def _load_batch(source: _Source, augmentation: _Augmentation, places: tuple) -> Batch:
+def _load_batch(source: _Source, places: tuple) -> Batch:
     epochs, indices = (np.ravel(place).tolist() for place in places)
     batch = source.new_batch(len(indices))
     for row, (epoch, index) in enumerate(zip(epochs, indices, strict=True)):
-        sample = {key: array[row] for key, array in batch.items()}
-        source.fill(epoch, index, sample)
-        augmentation.apply(epoch, index, sample)
+        source.fill(epoch, index, {key: array[row] for key, array in batch.items()})
     return batch
 
 
 def _load_all(source: _Source) -> Batch:
     count = len(source.crops)
-    return _load_batch(source, _Augmentation(0), (np.zeros(count, int), np.arange(count)))
-
-
-def _orient(sample: Batch, orientation: int) -> None:
-    """One of the 8 symmetries of the square, in place: quarter turns 0..3, mirrored for 4..7."""
-    for array in sample.values():
-        turned = np.rot90(array, orientation % 4)
-        array[:] = (turned[:, ::-1] if orientation >= 4 else turned).copy()
+    return _load_batch(source, (np.zeros(count, int), np.arange(count)))
 
 
 def _load_padded(source: _Source, batch_size: int, number: int) -> Batch:

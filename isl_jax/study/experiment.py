@@ -10,8 +10,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from isl_jax.data.crops import Crop, Rule, fixed_crops, keep_rule
+from isl_jax.data.crops import FreshCrops, Rule, fixed_crops, keep_rule
 from isl_jax.data.pipeline import (
+    Crops,
     evaluation_batches,
     resident_arrays,
     resident_bytes,
@@ -114,6 +115,8 @@ class Experiment:
             raise ValueError("init.kind=isl is for the segment stage: pretrain makes those weights")
         if self.init.kind == "isl" and not self.init.checkpoint:
             raise ValueError("init.kind=isl needs init.checkpoint, the workdir of a pretext run")
+        if self.data.fresh_crops and self.data.placement == "device":
+            raise ValueError("data.fresh_crops: crops that change cannot lie on the device")
         parse_rates(self.train.rates)
         check_trackers(self._writers)
         parse_profile(self.profile)
@@ -208,19 +211,24 @@ def _training_fields(experiment: Experiment, dataset: Dataset) -> tuple[Field, .
     return annotated_subset(dataset, experiment.num_annotated, experiment.seed)
 
 
-def _crops(experiment: Experiment, dataset: Dataset, fields: tuple[Field, ...]) -> tuple[Crop, ...]:
-    crops, dropped = fixed_crops(
-        dataset,
-        fields,
-        size=experiment.data.crop_size,
-        per_image=experiment.data.crops_per_image,
-        seed=experiment.seed,
-        rule=experiment.crop_rule,
-        margin=experiment.data.margin,
-    )
+def _crops(
+    experiment: Experiment, dataset: Dataset, fields: tuple[Field, ...], *, fresh: bool = False
+) -> Crops:
+    drawing: dict[str, Any] = {
+        "size": experiment.data.crop_size,
+        "per_image": experiment.data.crops_per_image,
+        "seed": experiment.seed,
+        "rule": experiment.crop_rule,
+        "margin": experiment.data.margin,
+    }
+    if fresh:
+        crops = FreshCrops(dataset, fields, **drawing)
+        dropped = crops.dropped
+    else:
+        crops, dropped = fixed_crops(dataset, fields, **drawing)
     if dropped:
         print(f"no crop with enough signal ({experiment.crop_rule}) in: {', '.join(dropped)}")
-    if fields and not crops:
+    if fields and not len(crops):
         raise ValueError(
             f"{dataset.root}: none of {len(fields)} fields yields a {experiment.data.crop_size}² "
             f"crop with enough signal ({experiment.crop_rule}); lower data.crop_size or data.margin"
@@ -236,7 +244,7 @@ def run_experiment(experiment: Experiment, workdir: Path) -> None:
     """
     dataset = open_dataset(Path(str(experiment.data.root)))
     fields = _training_fields(experiment, dataset)
-    crops = _crops(experiment, dataset, fields)
+    crops = _crops(experiment, dataset, fields, fresh=experiment.data.fresh_crops)
     is_pretext = experiment.stage == "pretrain"
     held_out = dataset.select("val", stain=is_pretext, labels=not is_pretext)
     validation_crops = _crops(experiment, dataset, held_out)
@@ -298,7 +306,7 @@ def run_experiment(experiment: Experiment, workdir: Path) -> None:
 
 
 def _training_data(
-    experiment: Experiment, dataset: Dataset, crops: tuple[Crop, ...], content: dict[str, Any]
+    experiment: Experiment, dataset: Dataset, crops: Crops, content: dict[str, Any]
 ) -> tuple[BatchIterator, HostBatch | None]:
     """Batches; or, where the device holds all crops, the order of the crops and these."""
     order: dict[str, Any] = {
@@ -306,9 +314,8 @@ def _training_data(
         "seed": experiment.seed,
         "shard": (jax.process_index(), jax.process_count()),
     }
-    num_bytes = resident_bytes(dataset, crops, target=content["target"])
-    if fits_on_device(
-        num_bytes,
+    if not isinstance(crops, FreshCrops) and fits_on_device(
+        resident_bytes(dataset, crops, target=content["target"]),
         placement=experiment.data.placement,
         limit_bytes=experiment.data.device_mib << 20,
     ):

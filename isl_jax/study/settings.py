@@ -20,6 +20,7 @@ class DataSettings:
     margin: tuple[float, float, float, float]
     flips: bool
     num_workers: int
+    fresh_crops: bool = False
     intensity: float = 0.0
     placement: str = "auto"
     device_mib: int = 0
