@@ -37,8 +37,9 @@ def state_at(step):
     return state.replace(step=state.step + step)
 
 
-# Orbax writes in threads of its own, which die of the same error.
+# Orbax writes in threads of its own, which die of the same error or call back when all is over.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("noticed", ["at the end", "at the next save"])
 def test_a_full_disk_is_one_clear_error_and_the_last_good_checkpoint_stays(tmp_path, noticed):
     folder = tmp_path / "checkpoints"
