@@ -116,7 +116,10 @@ class Experiment:
         if self.init.kind == "isl" and not self.init.checkpoint:
             raise ValueError("init.kind=isl needs init.checkpoint, the workdir of a pretext run")
         if self.data.fresh_crops and self.data.placement == "device":
-            raise ValueError("data.fresh_crops: crops that change cannot lie on the device")
+            raise ValueError(
+                "data.fresh_crops: crops that change cannot lie on the device; leave "
+                "data.placement at auto or host"
+            )
         parse_rates(self.train.rates)
         check_trackers(self._writers)
         parse_profile(self.profile)

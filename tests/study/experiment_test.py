@@ -9,7 +9,7 @@ import pytest
 from isl_jax.configs import cell
 from isl_jax.data.crops import fixed_crops
 from isl_jax.launch.configuration import to_experiment
-from isl_jax.study.experiment import _training_data
+from isl_jax.study.experiment import _crops, _training_data
 from isl_jax.study.workdir import prepare_workdir
 
 
@@ -40,6 +40,21 @@ def test_both_placements_hold_the_same_crops_in_the_same_order(config, tmp_path,
         for name, array in batch.items():
             np.testing.assert_array_equal(array, held[name][index])
     assert batches.get_state() == order.get_state()
+
+
+def test_fresh_crops_come_from_the_host_and_change_every_epoch(config, tmp_path, make_dataset):
+    dataset = make_dataset(tmp_path / "again", "cell")
+    config.data.fresh_crops, config.train.batch_size = True, 2
+    chosen = to_experiment(config)
+    crops = _crops(chosen, dataset, dataset.select("train"), fresh=chosen.data.fresh_crops)
+    content = {"target": "distance_and_semantic"}
+    batches, resident = _training_data(chosen, dataset, crops, content)
+    assert resident is None  # also where `auto` would put as many fixed crops on the device
+    seen = [image.tobytes() for _ in range(len(crops)) for image in next(batches)["image"]]
+    assert len(set(seen)) > len(crops)  # two epochs hold more than one epoch's crops
+    config.data.placement = "device"
+    with pytest.raises(ValueError, match=r"data.fresh_crops.*device"):
+        to_experiment(config)
 
 
 def test_a_workdir_remembers_what_changes_numbers_and_no_more(config, tmp_path):
