@@ -44,7 +44,7 @@ def test_no_budget_is_refused():
 
 
 def test_studies_keep_their_own_lengths():
-    assert experiment(demo.get_config("study=cell,segment")).train.num_steps == 90
+    assert experiment(demo.get_config("study=cell,segment")).train.num_steps == 120
     assert experiment(cell.get_config("pretrain")).train.num_steps == 20_000
 
 
