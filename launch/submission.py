@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from isl_jax.launch.configuration import configure_jax
+from isl_jax.launch.memory import keep_freed_memory
 from isl_jax.study.planning import Plan, PlannedRun
 from isl_jax.study.sweep import describe_sweep, run_one
 
@@ -20,6 +21,7 @@ class Job:
 
     def __call__(self) -> str | None:
         """Run it; returns what went wrong, if anything did."""
+        keep_freed_memory()
         configure_jax()
         return run_one(self.run)
 

@@ -25,6 +25,7 @@ from ml_collections import ConfigDict, config_flags
 from isl_jax.data.store import open_dataset
 from isl_jax.launch.command import command
 from isl_jax.launch.configuration import configure_jax, find_packaged_config, to_experiment
+from isl_jax.launch.memory import keep_freed_memory
 from isl_jax.launch.submission import submit
 from isl_jax.study.experiment import Experiment
 from isl_jax.study.planning import Grid, Plan, plan_sweep
@@ -113,6 +114,7 @@ def _options() -> dict[str, str | int]:
 
 def main() -> int:
     """Run, queue or describe the sweep of the flags."""
+    keep_freed_memory()
     configure_jax()
     plan = _plan()
     if _DRY_RUN.value:

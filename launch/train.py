@@ -28,6 +28,7 @@ from isl_jax.launch.configuration import (
     start_processes,
     to_experiment,
 )
+from isl_jax.launch.memory import keep_freed_memory
 from isl_jax.study.experiment import run_experiment
 from isl_jax.training.stopping import InterruptedTrainingError
 
@@ -47,6 +48,7 @@ def main() -> int:
             "name the stage after the config file: --config=FILE:pretrain or "
             "--config=FILE:segment,init=isl,n=1"
         )
+    keep_freed_memory()
     start_processes(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     configure_jax()
     try:

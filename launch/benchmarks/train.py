@@ -1,7 +1,7 @@
 """One training step and one forward pass of the network, beside PyTorch's best CPU form of it.
 
 float32, the same weights and batches, two threads each, steps of ours and the peer's alternating.
-The peer: channels_last, in-place ReLUs, fused Adam.
+The peer: channels_last, in-place ReLUs, fused Adam. Both keep the memory they free, as isl-train.
 """
 
 import multiprocessing
@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from isl_jax.launch.memory import keep_freed_memory
+
 _SIZES = ((2, 256), (4, 512))  # crops a batch, side of a crop
 _THREADS = 2
 _ROUNDS = {256: 9, 512: 5}
@@ -25,7 +27,7 @@ Step = Callable[[], None]
 
 def main(*, peer: bool) -> dict:
     """Print the table: wall and processor time (ms), peer's over ours' inverse, peak memory."""
-    _limit_threads()
+    _share_machine()
     figures: dict[str, Any] = {"cpu_threads": _THREADS, "rows": []}
     print(f"{'':<24}{'ours ms':>9}{'cpu ms':>9}{'peer ms':>9}{'cpu ms':>9}{'ratio':>7}{'cpu':>6}")
     for batch, size in _SIZES:
@@ -47,8 +49,9 @@ def main(*, peer: bool) -> dict:
     return figures
 
 
-def _limit_threads() -> None:
-    """Both frameworks get the same two cores; must come before either starts its threads."""
+def _share_machine() -> None:
+    """Both frameworks get the same two cores and allocator; before either starts its threads."""
+    keep_freed_memory()
     cores = sorted(os.sched_getaffinity(0))[:_THREADS]
     os.sched_setaffinity(0, cores)
 
@@ -170,7 +173,7 @@ def _in_child(function: Callable[[Any], float], argument: Any) -> float:
 
 def _memory(make_steps: Callable[[int, int], dict[str, Step]]) -> float:
     """Peak resident memory of three training steps, above the imported and built networks."""
-    _limit_threads()
+    _share_machine()
     make_steps(1, 32)["forward"]()
     train = make_steps(*_SIZES[-1])["train step"]
     before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
@@ -184,7 +187,7 @@ def _start(cache: str) -> float:
     """Seconds from a built state to the end of the first step."""
     import jax
 
-    _limit_threads()
+    _share_machine()
     jax.config.update("jax_compilation_cache_dir", cache)
     train = _our_steps(*_SIZES[-1])["train step"]
     began = time.perf_counter()
