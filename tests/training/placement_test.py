@@ -28,7 +28,18 @@ def test_both_placements_give_the_same_arrays_split_alike(crops, count):
         assert sent[name].sharding.shard_shape(sent[name].shape)[-4] == 2
 
 
+def off_alignment(array):
+    """A copy that starts 4 bytes behind a multiple of 16.
+
+    On CPU jax uses arrays that start at a multiple of 64 as they are, without a copy.
+    """
+    copy = np.empty(array.nbytes + 4, np.uint8)[4:].view(array.dtype).reshape(array.shape)
+    copy[:] = array
+    return copy
+
+
 def test_pixels_stay_on_the_device(crops):
+    crops = {name: off_alignment(array) for name, array in crops.items()}
     place, index = batch_placer(data_mesh(), crops), {"index": np.arange(4, dtype=np.int32)}
     place([index])
     for array in crops.values():
