@@ -13,7 +13,7 @@ def keep_freed_memory() -> bool:
 
     A training step on the CPU allocates its temporary arrays, gigabytes of them, and frees them. By
     default glibc hands every large one back to the system, which has to clear and map the pages
-    anew in the next step: a sixth to a third of a step's time (docs/performance.md). The process
+    anew in the next step: more than a third of a step's time (docs/performance.md). The process
     then stays as large as it was at its peak. Call it first, before libraries start threads. Does
     nothing without glibc, and where the user set the allocator by GLIBC_TUNABLES.
     """

@@ -69,7 +69,7 @@ def _normalise_backward(relu, residuals, dy):
     x, mean, scale, shift = residuals
     dy = dy.astype(mean.dtype)
     # Adds nothing, but makes x − mean depend on the gradient: else XLA finds that the forward pass
-    # has computed it and keeps it until here, a third of all that a step stores.
+    # has computed it and keeps it until here, 30 % of a step's temporary memory.
     x = x + 0 * dy.astype(x.dtype)
     if relu:
         dy = jnp.where(_affine(x, mean, scale, shift) > 0, dy, 0)
