@@ -15,7 +15,7 @@ from pathlib import Path
 
 from absl import flags
 
-from isl_jax.inference.export import FORMATS, export_model
+from isl_jax.export import FORMATS, export_model
 from isl_jax.inference.model import load_model
 from isl_jax.launch.command import command
 from isl_jax.launch.configuration import configure_jax

@@ -14,7 +14,7 @@ from pathlib import Path
 from absl import flags
 from tqdm import tqdm
 
-from isl_jax.data.public import PublicFile, PublicSet, fetch, is_present, load_registry
+from isl_jax.ingest.public import PublicFile, PublicSet, fetch, is_present, load_registry
 from isl_jax.launch.command import command
 
 _REGISTRY = load_registry()

@@ -32,19 +32,19 @@ import jax.numpy as jnp
 from absl import flags
 from tqdm import tqdm
 
-from isl_jax.data.layouts import parse_roles
-from isl_jax.data.presets import load_layout
-from isl_jax.inference.description import ModelInfo
+from isl_jax.inference.info import ModelInfo
 from isl_jax.inference.job import Job, fingerprint, read_records, shard
 from isl_jax.inference.model import Model, load_model, model_folder
-from isl_jax.inference.outputs.pictures import write_contact_sheet
-from isl_jax.inference.outputs.writers import outputs_of
 from isl_jax.inference.pipeline import Outcome, Stopwatch, predict_all
 from isl_jax.inference.relabel import MapSource, find_maps, relabel_all
 from isl_jax.inference.sources import Source, find_sources, roles_of
 from isl_jax.inference.tiling import HALO, TILE
+from isl_jax.ingest.layouts import parse_roles
+from isl_jax.ingest.presets import load_layout
 from isl_jax.launch.command import command
 from isl_jax.launch.configuration import configure_jax
+from isl_jax.outputs.pictures import write_contact_sheet
+from isl_jax.outputs.writers import outputs_of
 
 _MODEL = flags.DEFINE_string("model", None, "Workdir of a run, or its model folder.")
 _INPUT = flags.DEFINE_list("input", None, "Images: files, folders, patterns, lists (.txt).")

@@ -20,12 +20,12 @@ from absl import flags
 from tqdm import tqdm
 
 from isl_jax.data import splits
-from isl_jax.data.checks import check_field, check_fields
-from isl_jax.data.discovery import match_files
-from isl_jax.data.layouts import STUDIES, Layout, Role, parse_roles
-from isl_jax.data.overview import ChannelOverview, look
 from isl_jax.data.preparation import prepare
-from isl_jax.data.presets import PRESETS, load_layout
+from isl_jax.ingest.checks import check_field, check_fields
+from isl_jax.ingest.discovery import match_files
+from isl_jax.ingest.layouts import STUDIES, Layout, Role, parse_roles
+from isl_jax.ingest.overview import ChannelOverview, look
+from isl_jax.ingest.presets import PRESETS, load_layout
 from isl_jax.launch.command import command
 
 _SOURCE = flags.DEFINE_string("source", None, "Folder with the raw files (searched recursively).")

@@ -11,7 +11,7 @@ from pathlib import Path
 from absl import flags
 
 from isl_jax.launch.command import command
-from isl_jax.study.report import write_report
+from isl_jax.report.page import write_report
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a sweep, or of several sweeps.")
 

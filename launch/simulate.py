@@ -17,8 +17,8 @@ from pathlib import Path
 from absl import flags
 from tqdm import tqdm
 
-from isl_jax.data.simulate import STUDIES, Camera, Optics, Specimen, simulation, write_study
 from isl_jax.launch.command import command
+from isl_jax.simulate import STUDIES, Camera, Optics, Specimen, simulation, write_study
 
 _OUT = flags.DEFINE_string("out", None, "Folder to write the fields to.")
 _STUDY = flags.DEFINE_enum("study", "nucleus", STUDIES, "Which data set to simulate.")

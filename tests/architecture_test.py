@@ -133,9 +133,9 @@ def test_only_launch_knows_flags_configs_and_environment_variables():
     ("library", "homes"),
     [
         ({"orbax"}, {"isl_jax/training/checkpoint.py"}),
-        ({"grain"}, {"isl_jax/data/pipeline.py", "isl_jax/data/crops.py"}),
-        (NETWORK, {"isl_jax/data/public.py", "isl_jax/models/weights.py"}),
-        ({"matplotlib"}, {"isl_jax/study/figures.py", "isl_jax/inference/outputs.py"}),
+        ({"grain"}, {"isl_jax/data/batches.py", "isl_jax/data/crops.py"}),
+        (NETWORK, {"isl_jax/ingest/public.py", "isl_jax/models/weights.py"}),
+        ({"matplotlib"}, {"isl_jax/report/figures.py", "isl_jax/outputs.py"}),
         ({"torch", "torchvision"}, {"isl_jax/models/weights.py"}),
     ],
 )

@@ -12,8 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from isl_jax.data.checks import CheckedField, load_field
-from isl_jax.data.layouts import Layout
 from isl_jax.data.normalisation import StainScale, plane_statistics
 from isl_jax.data.preview import PREVIEW, write_preview
 from isl_jax.data.store import (
@@ -25,6 +23,8 @@ from isl_jax.data.store import (
     STAIN,
     open_dataset,
 )
+from isl_jax.ingest.checks import CheckedField, load_field
+from isl_jax.ingest.layouts import Layout
 
 PERCENTILES = (0.1, 1.0, 50.0, 99.0, 99.9)
 _RECORD = "field.json"

@@ -6,8 +6,8 @@ import numpy as np
 from imagecodecs import jpeg_encode
 from skimage.segmentation import find_boundaries
 
-from isl_jax.data.projections import bin_average
 from isl_jax.data.store import Dataset, Field
+from isl_jax.ingest.projections import bin_average
 
 PREVIEW = "preview.jpg"
 

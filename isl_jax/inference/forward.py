@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from isl_jax.inference.tiling import TILE
+from isl_jax.training.devices import data_mesh, replicate, shard_batch
 from isl_jax.training.objectives import Objective
-from isl_jax.training.sharding import data_mesh, replicate, shard_batch
 
 # Room for each pixel of a batch on a device, float32, densenet121: a guess on the safe side; a
 # batch that still does not fit is halved.

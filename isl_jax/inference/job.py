@@ -11,15 +11,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from isl_jax.inference.description import ModelInfo
+from isl_jax.files import written_whole
+from isl_jax.inference.info import ModelInfo
 from isl_jax.inference.model import Prediction, interpret
-from isl_jax.inference.outputs.files import written_whole
-from isl_jax.inference.outputs.images import largest
-from isl_jax.inference.outputs.writers import OUTPUTS, Found, files_of, write_outputs
 from isl_jax.inference.pipeline import Stopwatch
 from isl_jax.inference.relabel import MapSource
 from isl_jax.inference.scratch import Scratch
 from isl_jax.inference.sources import OpenedImage, Source
+from isl_jax.outputs.images import largest
+from isl_jax.outputs.writers import OUTPUTS, Found, files_of, write_outputs
 
 RECORDS = "records"
 T = TypeVar("T")

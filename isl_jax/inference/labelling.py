@@ -10,7 +10,7 @@ from scipy import ndimage, sparse
 from scipy.sparse import csgraph
 from skimage import measure
 
-from isl_jax.inference.description import PostProcessing
+from isl_jax.inference.info import PostProcessing
 from isl_jax.inference.scratch import Scratch, release
 from isl_jax.instances.watershed import label_batch, label_instances
 

@@ -11,10 +11,10 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from isl_jax.inference.description import ModelInfo, NetworkInfo, read_info, write_info
 from isl_jax.inference.forward import Forward, TileTooLargeError
+from isl_jax.inference.info import ModelInfo, NetworkInfo, read_info, write_info
 from isl_jax.inference.labelling import label_maps
-from isl_jax.inference.planes import RepeatedPlane
+from isl_jax.inference.large import RepeatedPlane
 from isl_jax.inference.scratch import Scratch, release
 from isl_jax.inference.standardised import StandardisedImage, statistics
 from isl_jax.inference.tiling import (

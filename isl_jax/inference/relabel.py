@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isl_jax.data import readers
-from isl_jax.inference.description import ModelInfo
+from isl_jax.inference.info import ModelInfo
 from isl_jax.inference.pipeline import Finish, Outcome, Stopwatch, outcome_of
 from isl_jax.inference.scratch import Scratch
 from isl_jax.inference.sources import OpenedImage, Source
+from isl_jax.ingest import readers
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from isl_jax.data import readers
-from isl_jax.data.checks import check_field, read_role
-from isl_jax.data.discovery import Part, RawField, match_files
-from isl_jax.data.images import COLOURS
-from isl_jax.data.layouts import Layout, Role
-from isl_jax.data.ome_zarr import is_zarr, list_zarr_images
-from isl_jax.data.projections import bin_average
-from isl_jax.inference.planes import Binned, PlaneStack, large_role
+from isl_jax.inference.large import Binned, PlaneStack, large_role
 from isl_jax.inference.scratch import Scratch
 from isl_jax.inference.tiling import ImageLike
+from isl_jax.ingest import readers
+from isl_jax.ingest.checks import check_field, read_role
+from isl_jax.ingest.discovery import Part, RawField, match_files
+from isl_jax.ingest.images import COLOURS
+from isl_jax.ingest.layouts import Layout, Role
+from isl_jax.ingest.ome_zarr import is_zarr, list_zarr_images
+from isl_jax.ingest.projections import bin_average
 
 _NAMED_FILES = "{field}_{channel}{suffix}"
 

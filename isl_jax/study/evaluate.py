@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from isl_jax.data import readers
 from isl_jax.data.store import Dataset, Field
 from isl_jax.inference.model import Prediction, load_model
+from isl_jax.ingest import readers
 from isl_jax.study.records import evaluation_folder
 from isl_jax.study.scoring import (
     METRIC_TARGETS,

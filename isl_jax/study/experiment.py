@@ -10,8 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from isl_jax.data.crops import FreshCrops, Rule, fixed_crops, keep_rule
-from isl_jax.data.pipeline import (
+from isl_jax.data.batches import (
     Crops,
     evaluation_batches,
     resident_arrays,
@@ -19,6 +18,7 @@ from isl_jax.data.pipeline import (
     training_batches,
     training_order,
 )
+from isl_jax.data.crops import FreshCrops, Rule, fixed_crops, keep_rule
 from isl_jax.data.store import Dataset, Field, annotated_subset, open_dataset
 from isl_jax.inference.model import (
     ModelInfo,

@@ -9,9 +9,9 @@ from statistics import median
 from typing import Any, Literal
 
 from isl_jax.models import weights
+from isl_jax.report.results import ISL, run_name
 from isl_jax.study.experiment import Experiment
 from isl_jax.study.records import read_metrics, read_summary
-from isl_jax.study.results import ISL, run_name
 from isl_jax.study.scoring import EvaluationCrops
 from isl_jax.study.settings import InitSettings
 from isl_jax.study.workdir import changed_settings

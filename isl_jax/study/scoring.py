@@ -15,6 +15,7 @@ from isl_jax.data.store import Dataset, Field
 from isl_jax.inference.model import Prediction
 from isl_jax.instances.matching import THRESHOLDS, match
 from isl_jax.metrics import iou, pearson
+from isl_jax.report.statistics import Score, mean_std
 from isl_jax.study.environment import write_json
 from isl_jax.study.records import (
     ID_COLUMNS,
@@ -24,7 +25,6 @@ from isl_jax.study.records import (
     write_rows,
     written_whole,
 )
-from isl_jax.study.statistics import Score, mean_std
 
 Metric = Literal["pcc", "iou", "map"]
 Window = tuple[slice, slice]

@@ -15,6 +15,13 @@ from jax.sharding import Mesh
 
 from isl_jax.training import disk
 from isl_jax.training.checkpoint import Checkpoints
+from isl_jax.training.devices import (
+    check_batch_size,
+    data_mesh,
+    in_any_process,
+    replicate,
+    shard_whole_batch,
+)
 from isl_jax.training.failure import save_failed_step
 from isl_jax.training.objectives import Objective
 from isl_jax.training.optimizer import check_rates, make_optimizer
@@ -22,13 +29,6 @@ from isl_jax.training.panel import panel
 from isl_jax.training.placement import HostBatch, batch_placer
 from isl_jax.training.progress import Progress
 from isl_jax.training.settings import TrainSettings
-from isl_jax.training.sharding import (
-    check_batch_size,
-    data_mesh,
-    in_any_process,
-    replicate,
-    shard_whole_batch,
-)
 from isl_jax.training.state import TrainState, create_state
 from isl_jax.training.step import TrainStep, make_evaluation_step, make_train_step
 from isl_jax.training.stopping import BestScore, InterruptedTrainingError, StopRequest

@@ -6,8 +6,8 @@ from typing import Any
 import flax.struct
 import jax
 
-from isl_jax import losses
 from isl_jax.models.heads import shifted_sigmoid
+from isl_jax.training import losses
 
 TARGETS = ("stain", "semantic", "distance_and_semantic")
 

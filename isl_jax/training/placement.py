@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from isl_jax.training.sharding import batch_sharding, replicate, shard_batch
+from isl_jax.training.devices import batch_sharding, replicate, shard_batch
 
 PLACEMENTS = ("auto", "host", "device")
 

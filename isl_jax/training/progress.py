@@ -13,7 +13,7 @@ import numpy as np
 from isl_jax.training.profiling import Profiler
 from isl_jax.training.settings import TrainSettings
 from isl_jax.training.trackers import TRACKERS
-from isl_jax.training.writer import JsonLines, Terminal, Writer
+from isl_jax.training.writers import JsonLines, Terminal, Writer
 
 
 class Pace:

@@ -8,8 +8,8 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from isl_jax.training.devices import replicate, replicated
 from isl_jax.training.objectives import LossParameters
-from isl_jax.training.sharding import replicate, replicated
 
 
 @flax.struct.dataclass

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from isl_jax.training.writer import Writer
+from isl_jax.training.writers import Writer
 
 
 class TensorBoard:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from isl_jax.data.batches import training_batches
 from isl_jax.data.crops import Crop, FreshCrops, fixed_crops
 from isl_jax.data.normalisation import StainScale
-from isl_jax.data.pipeline import training_batches
 from isl_jax.data.samples import load_crop
 from isl_jax.data.store import FIELDS_DIR, INPUTS, STAIN, Dataset, Field
 

@@ -17,15 +17,15 @@ import numpy as np
 import tifffile
 from scipy import ndimage
 
-from isl_jax.data.projections import bin_average
 from isl_jax.inference.job import Job
 from isl_jax.inference.model import Model, ModelInfo, NetworkInfo, load_model
-from isl_jax.inference.outputs.images import write_labels
 from isl_jax.inference.pipeline import Stopwatch, predict_all
 from isl_jax.inference.scratch import Scratch
 from isl_jax.inference.sources import Source, find_sources, roles_of
+from isl_jax.ingest.projections import bin_average
 from isl_jax.launch.benchmarks.instances import cells, chain
 from isl_jax.models.heads import build_network, init_variables
+from isl_jax.outputs.images import write_labels
 from isl_jax.training.objectives import Objective
 
 _SIZE = 2160

@@ -103,9 +103,9 @@ def _our_steps(batch: int, size: int) -> dict[str, Step]:
     """The project's own compiled step, and its forward pass."""
     import jax
 
+    from isl_jax.training.devices import data_mesh, shard_batch
     from isl_jax.training.objectives import Objective
     from isl_jax.training.optimizer import OptimizerSettings, make_optimizer
-    from isl_jax.training.sharding import data_mesh, shard_batch
     from isl_jax.training.state import create_state
     from isl_jax.training.step import make_train_step
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import tifffile
 
-from isl_jax.data.checks import check_fields
-from isl_jax.data.discovery import match_files
-from isl_jax.data.layouts import Layout, Role
 from isl_jax.data.preparation import prepare
 from isl_jax.data.store import Dataset, open_dataset
+from isl_jax.ingest.checks import check_fields
+from isl_jax.ingest.discovery import match_files
+from isl_jax.ingest.layouts import Layout, Role
 
 LAYOUT = Layout(
     pattern="{field}_{channel}{suffix}",

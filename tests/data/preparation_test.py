@@ -7,12 +7,12 @@ import tifffile
 from imagecodecs import png_encode
 
 from isl_jax.data import preparation
-from isl_jax.data.checks import check_fields
-from isl_jax.data.discovery import match_files
-from isl_jax.data.layouts import Layout, Role, layout_from_options
-from isl_jax.data.presets import PRESETS
-from isl_jax.data.projections import bin_average, bin_labels, focus_projection
 from isl_jax.data.store import open_dataset
+from isl_jax.ingest.checks import check_fields
+from isl_jax.ingest.discovery import match_files
+from isl_jax.ingest.layouts import Layout, Role, layout_from_options
+from isl_jax.ingest.presets import PRESETS
+from isl_jax.ingest.projections import bin_average, bin_labels, focus_projection
 from tests.data.conftest import LAYOUT, prepare_raw, write_ome_set, write_raw
 
 

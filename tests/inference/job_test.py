@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import tifffile
 
-from isl_jax.data.layouts import parse_roles
 from isl_jax.inference import job as jobs
 from isl_jax.inference import pipeline
 from isl_jax.inference.job import Job, shard
-from isl_jax.inference.outputs import images
 from isl_jax.inference.pipeline import Stopwatch, predict_all
 from isl_jax.inference.relabel import find_maps, relabel_all
 from isl_jax.inference.scratch import Scratch
 from isl_jax.inference.sources import find_sources
+from isl_jax.ingest.layouts import parse_roles
+from isl_jax.outputs import images
 
 ROLES = parse_roles("bf1,bf2,phase")
 ALL = ("labels", "maps", "rois", "geojson", "table", "overlay")

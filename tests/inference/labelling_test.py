@@ -9,7 +9,7 @@ from scipy.spatial import KDTree
 
 from isl_jax.data.targets import distance_map
 from isl_jax.inference import labelling
-from isl_jax.inference.description import PostProcessing
+from isl_jax.inference.info import PostProcessing
 from isl_jax.inference.labelling import label_maps
 from isl_jax.inference.scratch import Scratch
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import tifffile
 
-from isl_jax.data.layouts import parse_roles
-from isl_jax.data.presets import load_layout
-from isl_jax.data.projections import bin_average
-from isl_jax.inference.outputs.zarr import write_zarr
 from isl_jax.inference.scratch import Scratch
 from isl_jax.inference.sources import find_sources, roles_of
+from isl_jax.ingest.layouts import parse_roles
+from isl_jax.ingest.presets import load_layout
+from isl_jax.ingest.projections import bin_average
+from isl_jax.outputs.zarr import write_zarr
 
 ROLES = parse_roles("bf[0],bf[2],phase:max")
 

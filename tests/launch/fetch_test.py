@@ -5,9 +5,9 @@ import functools
 import numpy as np
 import pytest
 
-from isl_jax.data.public import load_registry
 from isl_jax.data.store import open_dataset
-from tests.data.file_server import closed_url, serve
+from isl_jax.ingest.public import load_registry
+from tests.ingest.file_server import closed_url, serve
 
 PAIR = ["--dataset=deepcell2016", "--subset=hela_pair"]
 

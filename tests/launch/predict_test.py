@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from isl_jax.inference.description import ModelInfo, NetworkInfo
+from isl_jax.inference.info import ModelInfo, NetworkInfo
 from isl_jax.inference.model import save_model
 from isl_jax.models.heads import build_network, init_variables
 from isl_jax.training.objectives import Objective

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from isl_jax.training.checkpoint import Checkpoints
+from isl_jax.training.devices import data_mesh
 from isl_jax.training.objectives import Objective
 from isl_jax.training.optimizer import OptimizerSettings, make_optimizer
-from isl_jax.training.sharding import data_mesh
 from isl_jax.training.state import create_state
 
 

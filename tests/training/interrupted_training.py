@@ -22,11 +22,11 @@ import numpy as np
 
 from isl_jax.training.augmentation import Augmentation
 from isl_jax.training.checkpoint import Checkpoints
+from isl_jax.training.devices import data_mesh
 from isl_jax.training.loop import train
 from isl_jax.training.objectives import Objective
 from isl_jax.training.optimizer import OptimizerSettings, make_optimizer
 from isl_jax.training.settings import TrainSettings
-from isl_jax.training.sharding import data_mesh
 from isl_jax.training.state import create_state
 from isl_jax.training.stopping import InterruptedTrainingError
 

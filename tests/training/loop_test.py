@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from isl_jax.training import sharding
+from isl_jax.training import devices as sharding
 from isl_jax.training.augmentation import Augmentation
 from isl_jax.training.checkpoint import Checkpoints
 from isl_jax.training.loop import train

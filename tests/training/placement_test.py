@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
+from isl_jax.training.devices import data_mesh, shard_whole_batch
 from isl_jax.training.placement import batch_placer, fits_on_device
-from isl_jax.training.sharding import data_mesh, shard_whole_batch
 
 
 @pytest.fixture

@@ -1,0 +1,53 @@
+"""A trained model in the formats of other programs; each export is checked against the model."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from isl_jax.inference.model import Model
+
+FORMATS = ("smp", "onnx", "stablehlo", "bioimageio")
+
+
+def export_model(
+    model: Model, format_name: str, out: Path, *, name: str = "", author: str = ""
+) -> Path:
+    """Write `model` to the file `out`, whole or not at all; returns `out`.
+
+    `smp`: PyTorch weights for segmentation_models_pytorch; `onnx`; `stablehlo`: jax without this
+    package; `bioimageio`: a zipped package, with a `name` and its `author`. Raises ValueError for
+    an unknown format, a missing optional package or a file that cannot be written, RuntimeError
+    if the export's outputs are not the model's within 1e-4.
+    """
+    out = Path(out)
+    if out.is_dir() or not out.parent.is_dir():
+        what = "is a folder" if out.is_dir() else "lies in no existing folder"
+        raise ValueError(f"{out}: {what}; name the file to write")
+    content = _writer(format_name, name or out.stem, author or "unknown")(model)
+    temporary = out.with_name(out.name + ".partial")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(out)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return out
+
+
+def _writer(format_name: str, name: str, author: str) -> Callable[[Model], bytes]:
+    # Each format's module is imported for that format alone: what they need differs.
+    if format_name == "smp":
+        from isl_jax.export.smp import smp_bytes
+
+        return smp_bytes
+    if format_name == "onnx":
+        from isl_jax.export.onnx_model import onnx_bytes
+
+        return onnx_bytes
+    if format_name == "stablehlo":
+        from isl_jax.export.stablehlo import stablehlo_bytes
+
+        return stablehlo_bytes
+    if format_name == "bioimageio":
+        from isl_jax.export.bioimage import bioimageio_bytes
+
+        return lambda model: bioimageio_bytes(model, name=name, author=author)
+    raise ValueError(f"format {format_name!r}: choose one of {', '.join(FORMATS)}")

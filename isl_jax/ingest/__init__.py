@@ -1,0 +1,1 @@
+"""What microscopes and other programs wrote, read or refused: files to fields."""

@@ -1,0 +1,73 @@
+"""Label images and maps as TIFF files that carry their pixel size."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+
+from isl_jax.files import written_whole
+from isl_jax.inference.scratch import release
+
+_TILE = 512
+# Classic TIFF ends at 4 GiB; what is written may be a little larger than the pixels.
+_BIG_TIFF = 1 << 31
+
+
+def write_labels(path: Path, labels: np.ndarray, *, pixel_size: float | None = None) -> None:
+    """Write labels `[H, W]` as uint16, as uint32 from 65,536 on; pixel_size in µm."""
+    dtype = np.uint16 if largest(labels) < 1 << 16 else np.uint32
+    _write(path, labels, np.dtype(dtype), pixel_size, predictor=False)
+
+
+def write_map(path: Path, values: np.ndarray, *, pixel_size: float | None = None) -> None:
+    """Write a map `[H, W]` as float32, every digit kept; pixel_size in µm."""
+    _write(path, values, np.dtype(np.float32), pixel_size, predictor=True)
+
+
+def largest(labels: np.ndarray) -> int:
+    """The highest id of a label image, read in bands of rows; 0 when there is none."""
+    found = 0
+    for top in range(0, len(labels), 1024):
+        found = max(found, int(labels[top : top + 1024].max(initial=0)))
+        release(labels)
+    return found
+
+
+def _write(
+    path: Path, image: np.ndarray, dtype: np.dtype, pixel_size: float | None, *, predictor: bool
+) -> None:
+    """OME-TIFF, for viewers that read OME; resolution tags, for those that do not."""
+    options: dict[str, Any] = {"metadata": {"axes": "YX"}}
+    if pixel_size:
+        options["metadata"] |= {
+            "PhysicalSizeX": pixel_size,
+            "PhysicalSizeXUnit": "µm",
+            "PhysicalSizeY": pixel_size,
+            "PhysicalSizeYUnit": "µm",
+        }
+        options |= {
+            "resolution": (1e4 / pixel_size, 1e4 / pixel_size),
+            "resolutionunit": "CENTIMETER",
+        }
+    with written_whole(path) as draft:
+        tifffile.imwrite(
+            draft,
+            _tiles(image, dtype),
+            shape=image.shape,
+            dtype=dtype,
+            tile=(_TILE, _TILE),
+            compression="zlib",
+            predictor=predictor,
+            ome=True,
+            bigtiff=image.size * dtype.itemsize > _BIG_TIFF,
+            **options,
+        )
+
+
+def _tiles(image: np.ndarray, dtype: np.dtype) -> Iterator[np.ndarray]:
+    for top in range(0, image.shape[0], _TILE):
+        for left in range(0, image.shape[1], _TILE):
+            yield np.asarray(image[top : top + _TILE, left : left + _TILE], dtype)
+        release(image)

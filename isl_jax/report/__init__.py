@@ -1,0 +1,1 @@
+"""Many runs to statistics, figures, words and one page."""

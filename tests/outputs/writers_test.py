@@ -1,0 +1,172 @@
+"""Every output, read again by the libraries of those who will open it."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import roifile
+import tifffile
+from imagecodecs import png_decode
+from scipy import ndimage
+from skimage.measure import label, regionprops
+
+from isl_jax.data.normalisation import StainScale
+from isl_jax.inference.model import Prediction
+from isl_jax.ingest import readers
+from isl_jax.ingest.ome_zarr import list_zarr_labels
+from isl_jax.outputs import pictures, table, zarr
+from isl_jax.outputs.images import write_labels
+from isl_jax.outputs.writers import OUTPUTS, Found, files_of, outputs_of, write_outputs
+
+PIXEL = 0.5
+
+
+@pytest.fixture
+def found(make_model, make_planes):
+    planes = make_planes(90, 70)
+    noise = ndimage.gaussian_filter(np.random.default_rng(1).standard_normal((90, 70)), 3)
+    labels = np.asarray(label(noise > 0.02), np.int32)
+    info = make_model("distance_and_semantic", channels=("dic", "dic", "bf")).info
+    prediction = Prediction(
+        probability=noise.astype(np.float32), distance=planes[0] / np.float32(7), labels=labels
+    )
+    return Found("w1 f1", info, prediction, planes, PIXEL)
+
+
+def test_every_output_writes_the_files_it_is_known_by(found, tmp_path):
+    outputs = [name for name in OUTPUTS if name != "stain"]
+    write_outputs(tmp_path, found, outputs_of(found.info, outputs))
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == sorted(files_of("w1 f1", outputs, found.info))
+
+
+def test_labels_and_maps_come_back_with_their_pixel_size(found, tmp_path):
+    write_outputs(tmp_path, found, ["labels", "maps"])
+    labels = tmp_path / "w1 f1_labels.tif"
+    stored = tifffile.imread(labels)
+    assert stored.dtype == np.uint16
+    np.testing.assert_array_equal(stored, found.prediction.labels)
+    assert readers.inspect(labels).pixel_size == PIXEL
+    with tifffile.TiffFile(labels) as tiff:
+        numerator, denominator = tiff.pages.first.tags["XResolution"].value
+        assert numerator / denominator == 1e4 / PIXEL  # pixels a centimetre
+    for kind in ("probability", "distance"):
+        np.testing.assert_array_equal(
+            tifffile.imread(tmp_path / f"w1 f1_{kind}.tif"), getattr(found.prediction, kind)
+        )
+
+
+@pytest.mark.parametrize(("largest", "dtype"), [(65_535, np.uint16), (65_536, np.uint32)])
+def test_many_objects_need_more_bits(largest, dtype, tmp_path):
+    labels = np.zeros((600, 520), np.int32)
+    labels[-1, -1] = largest
+    write_labels(tmp_path / "labels.tif", labels)
+    stored = tifffile.imread(tmp_path / "labels.tif")
+    assert stored.dtype == dtype and stored[-1, -1] == largest
+
+
+def test_rois_and_geojson_hold_one_outline_an_object(found, tmp_path):
+    write_outputs(tmp_path, found, ["rois", "geojson"])
+    labels = found.prediction.labels
+    rois = roifile.roiread(tmp_path / "w1 f1_rois.zip")
+    features = json.loads((tmp_path / "w1 f1.geojson").read_text())["features"]
+    assert len(rois) == len(features) == labels.max()
+    for index, (roi, feature) in enumerate(zip(rois, features, strict=True), 1):
+        rows, columns = np.nonzero(labels == index)
+        assert roi.name == f"{index:05d}"
+        ring = np.array(feature["geometry"]["coordinates"][0])
+        np.testing.assert_array_equal(ring[0], ring[-1])
+        for corners in (roi.coordinates(), ring):
+            assert corners.min(axis=0).tolist() == [columns.min(), rows.min()]
+            assert corners.max(axis=0).tolist() == [columns.max() + 1, rows.max() + 1]
+
+
+def test_images_without_objects_are_in_order(found, tmp_path):
+    nothing = np.zeros((90, 70), np.int32)
+    empty = Prediction(probability=found.prediction.probability, labels=nothing)
+    outputs = ["labels", "rois", "geojson", "table", "overlay", "zarr"]
+    write_outputs(
+        tmp_path, Found("none", found.info, empty, found.planes), outputs_of(found.info, outputs)
+    )
+    assert json.loads((tmp_path / "none.geojson").read_text())["features"] == []
+    assert len((tmp_path / "none.csv").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize("band", [2048, 16])
+def test_the_table_is_that_of_scikit_image(found, tmp_path, monkeypatch, band):
+    monkeypatch.setattr(table, "_BAND_ROWS", band)
+    write_outputs(tmp_path, found, ["table"])
+    with (tmp_path / "w1 f1.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    expected = regionprops(found.prediction.labels, np.moveaxis(found.planes, 0, -1))
+    assert len(rows) == len(expected)
+    assert not [name for name in rows[0] if name == "mean_dic[1]"]
+    for row, region in zip(rows, expected, strict=True):
+        value = {name: float(text) for name, text in row.items()}
+        assert value["id"] == region.label
+        assert value["area_px"] == region.area
+        assert value["area_um2"] == pytest.approx(region.area * PIXEL**2)
+        assert [value["y_px"], value["x_px"]] == pytest.approx(region.centroid, rel=1e-5)
+        bounds = [value[f"{side}_px"] for side in ("top", "left", "bottom", "right")]
+        assert bounds == list(region.bbox)
+        assert value["major_axis_um"] == pytest.approx(region.axis_major_length * PIXEL, rel=1e-5)
+        assert 0 < value["circularity"] <= 1
+        means = [value["mean_dic"], value["mean_bf"]]
+        assert means == pytest.approx(region.intensity_mean[[0, 2]], rel=1e-5)
+
+
+def test_the_zarr_is_an_image_with_labels_inside(found, tmp_path, monkeypatch):
+    monkeypatch.setattr(zarr, "_SMALLEST", 32)
+    monkeypatch.setattr(zarr, "_CHUNK", 32)
+    write_outputs(tmp_path, found, ["zarr"])
+    path = tmp_path / "w1 f1.ome.zarr"
+    info = readers.inspect(path)
+    assert info.channels == ("dic", "bf") and info.pixel_size == PIXEL
+    np.testing.assert_array_equal(readers.read(path, channel=1)[0], found.planes[2])
+    labels = list_zarr_labels(path)["cells"]
+    np.testing.assert_array_equal(readers.read(labels)[0], found.prediction.labels)
+    levels = json.loads((labels / ".zattrs").read_text())["multiscales"][0]["datasets"]
+    assert [level["path"] for level in levels] == ["0", "1", "2"]
+    shapes = [json.loads((labels / str(k) / ".zarray").read_text())["shape"] for k in range(3)]
+    assert shapes == [[90, 70], [45, 35], [23, 18]]
+
+
+def test_the_stain_is_in_its_own_units(make_model, tmp_path):
+    info = make_model("stain", stain="dapi", stain_scale=StainScale(100.0, 300.0)).info
+    stain = np.random.default_rng(0).random((40, 30)).astype(np.float32)
+    write_outputs(tmp_path, Found("x", info, Prediction(stain=stain)), ["stain", "overlay"])
+    stored = tifffile.imread(tmp_path / "x_stain.tif")
+    np.testing.assert_allclose(stored, 100 + 200 * stain, rtol=1e-6)
+
+
+def test_overlays_outline_inside_the_objects(found, tmp_path, monkeypatch):
+    picture = pictures.overlay(found.planes, found.prediction.labels, found.prediction.probability)
+    coloured = picture.std(axis=-1) > 0
+    labels = found.prediction.labels
+    assert coloured.any() and not coloured[labels == 0].any()
+    inner = ndimage.grey_erosion(labels, size=3) == ndimage.grey_dilation(labels, size=3)
+    assert not coloured[inner].any()
+    monkeypatch.setattr(pictures, "_LONGEST", 45)
+    small = pictures.overlay(found.planes, labels, found.prediction.probability)
+    assert small.shape == (45, 35, 3)
+
+
+def test_the_contact_sheet_stands_alone(found, tmp_path):
+    write_outputs(tmp_path, found, ["overlay"])
+    record = {"name": "w1 f1", "size": [90, 70], "num_objects": 7, "files": ["w1 f1_overlay.png"]}
+    page = pictures.write_contact_sheet(tmp_path, [record], {"bad <one>": "cannot be read"})
+    text = page.read_text()
+    assert "7 objects" in text and "bad &lt;one&gt;" in text
+    assert "data:image/jpeg;base64," in text and "http" not in text.replace("http-equiv", "")
+    assert png_decode((tmp_path / "w1 f1_overlay.png").read_bytes()).shape == (90, 70, 3)
+
+
+def test_outputs_that_a_model_cannot_give_are_refused(make_model):
+    with pytest.raises(ValueError, match="choose among labels"):
+        outputs_of(make_model("semantic").info, ["masks"])
+    with pytest.raises(ValueError, match="predicts labels"):
+        outputs_of(make_model("semantic").info, ["stain"])
+    with pytest.raises(ValueError, match="predicts the stain"):
+        outputs_of(make_model("stain", stain="dapi").info, ["labels"])
+    assert outputs_of(make_model("stain").info) == ("stain",)

@@ -1,0 +1,139 @@
+"""Statistics of a study, against brute force and scipy."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from isl_jax.report import statistics
+
+
+def test_mean_std_is_the_population_one_and_leaves_nan_out():
+    score = statistics.mean_std([0.2, math.nan, 0.6])
+    assert (score.mean, score.std, score.count) == (pytest.approx(0.4), pytest.approx(0.2), 2)
+    assert str(score) == "0.40 ± 0.20"
+    assert statistics.mean_std([]).count == 0 and str(statistics.mean_std([math.nan])) == "–"
+
+
+@pytest.mark.parametrize(
+    ("score", "baseline", "percent"), [(0.84, 0.64, 31.25), (0.33, 0.17, 94.12), (0.5, 0.5, 0.0)]
+)
+def test_relative_gain_gives_the_percentages_of_the_paper(score, baseline, percent):
+    assert 100 * statistics.relative_gain(score, baseline) == pytest.approx(percent, abs=0.005)
+
+
+def test_relative_gain_over_nothing_is_undefined():
+    assert math.isnan(statistics.relative_gain(0.3, 0.0))
+
+
+def test_bootstrap_agrees_with_every_resample_of_a_small_sample():
+    values = np.array([0.1, 0.25, 0.4, 0.9])
+    means = [np.mean(draw) for draw in itertools.product(values, repeat=4)]
+    interval = statistics.bootstrap_interval(values, num_resamples=40_000)
+    assert interval.low == pytest.approx(np.quantile(means, 0.025), abs=0.02)
+    assert interval.high == pytest.approx(np.quantile(means, 0.975), abs=0.02)
+
+
+def test_bootstrap_agrees_with_scipy():
+    values = np.random.default_rng(3).beta(2, 3, size=60)
+    oracle = stats.bootstrap(
+        (values,), np.mean, method="percentile", n_resamples=20_000, rng=np.random.default_rng(1)
+    ).confidence_interval
+    interval = statistics.bootstrap_interval(values)
+    assert interval.low == pytest.approx(oracle.low, abs=3e-3)
+    assert interval.high == pytest.approx(oracle.high, abs=3e-3)
+
+
+def test_bootstrap_is_reproducible_and_needs_two_images():
+    assert statistics.bootstrap_interval([1, 2, 3]) == statistics.bootstrap_interval([1, 2, 3])
+    assert math.isnan(statistics.bootstrap_interval([0.5]).low)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_wilcoxon_agrees_with_every_assignment_of_signs(seed):
+    rng = np.random.default_rng(seed)
+    baseline = rng.uniform(size=8)
+    scores = baseline + rng.normal(0.05, 0.1, size=8)
+    difference = scores - baseline
+    ranks = stats.rankdata(np.abs(difference))
+    centre = ranks.sum() / 2
+    observed = abs(ranks[difference > 0].sum() - centre)
+    extreme = [
+        abs(np.dot(signs, ranks) - centre) >= observed - 1e-9
+        for signs in itertools.product([0, 1], repeat=8)
+    ]
+    assert statistics.paired_test(scores, baseline) == pytest.approx(np.mean(extreme))
+
+
+def test_wilcoxon_of_equal_and_of_missing_scores():
+    assert statistics.paired_test([0.1, 0.2], [0.1, 0.2]) == 1.0
+    assert math.isnan(statistics.paired_test([math.nan], [0.1]))
+    assert statistics.paired_test([0.3, math.nan], [0.1, 0.2]) == 1.0  # one pair: 2^(1−1)
+    with pytest.raises(ValueError, match="paired scores"):
+        statistics.paired_test([0.1, 0.2], [0.1])
+
+
+def test_holm_by_its_definition():
+    p = [0.04, 0.01, math.nan, 0.03]
+    # Sorted 0.01, 0.03, 0.04 times 3, 2, 1, then made monotone.
+    assert statistics.holm(p) == pytest.approx([0.06, 0.03, math.nan, 0.06], nan_ok=True)
+    assert statistics.holm([0.6, 0.7]) == [1.0, 1.0]
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=6))
+def test_holm_is_the_closed_test_of_bonferroni(p):
+    """An hypothesis falls when Bonferroni rejects every set of hypotheses that holds it."""
+    indices = range(len(p))
+    sets = [s for size in indices for s in itertools.combinations(indices, size + 1)]
+    closed = [max(min(1, len(s) * min(p[j] for j in s)) for s in sets if i in s) for i in indices]
+    assert statistics.holm(p) == pytest.approx(closed)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 100), st.integers(0, 100)), min_size=1, max_size=40))
+def test_wilcoxon_does_not_care_which_arm_comes_first_nor_for_the_scale(pairs):
+    scores, baseline = np.array(pairs).T / 100
+    p = statistics.paired_test(scores, baseline)
+    assert 0 < p <= 1
+    assert statistics.paired_test(baseline, scores) == pytest.approx(p)
+    assert statistics.paired_test(scores / 4, baseline / 4) == pytest.approx(p)
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=30))
+def test_bootstrap_interval_lies_within_the_values_and_moves_with_them(values):
+    interval = statistics.bootstrap_interval(values, num_resamples=200)
+    assert min(values) - 1e-9 <= interval.low <= interval.high <= max(values) + 1e-9
+    moved = statistics.bootstrap_interval(np.array(values) + 3, num_resamples=200)
+    assert (moved.low, moved.high) == pytest.approx((interval.low + 3, interval.high + 3))
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.integers(1, 10_000), min_size=2, max_size=6, unique=True).map(sorted),
+    st.lists(st.floats(0.01, 0.2), min_size=6, max_size=6),
+    st.floats(0, 1),
+)
+def test_annotations_needed_inverts_a_rising_curve(n, rises, share):
+    scores = np.cumsum(rises[: len(n)])
+    target = scores[0] + share * (scores[-1] - scores[0])
+    expected = np.exp(np.interp(target, scores, np.log(n)))
+    needed = statistics.annotations_needed(n, scores.tolist(), float(target))
+    if needed is None:  # the last bit of the target may lie beyond the last score
+        assert target >= scores[-1]
+    else:
+        assert needed == pytest.approx(expected)
+
+
+def test_annotations_needed_interpolates_over_log_n():
+    n, scores = [1, 10, 100], [0.2, 0.4, 0.6]
+    assert statistics.annotations_needed(n, scores, 0.3) == pytest.approx(10**0.5)
+    assert statistics.annotations_needed(n, scores, 0.6) == pytest.approx(100)
+    assert statistics.annotations_needed(n, scores, 0.1) == 1.0
+    assert statistics.annotations_needed(n, scores, 0.7) is None
+    assert statistics.annotations_needed(n, [0.2, math.nan, 0.6], 0.4) == pytest.approx(10)
