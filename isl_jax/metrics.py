@@ -1,12 +1,27 @@
-"""Scores of one predicted image against the truth: Pearson correlation (3) and IoU (4).
+"""Scores of one predicted image against the truth: Pearson correlation (3) and IoU (4), and means.
 
-Both take numpy or jax arrays and compute in the library of the first; with jax they can be jitted
-and return a scalar array, with numpy a float.
+Both scores take numpy or jax arrays and compute in the library of the first; with jax they can be
+jitted and return a scalar array, with numpy a float.
 """
 
+import dataclasses
+import math
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """Mean and standard deviation (population, as the paper's "mean ± std") of `count` images."""
+
+    mean: float
+    std: float
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f} ± {self.std:.2f}" if self.count else "–"
 
 
 def pearson(x: Any, y: Any) -> Any:
@@ -64,3 +79,17 @@ def _centred(xp: Any, x: Any) -> Any:
 
 def _binary(xp: Any, x: Any) -> Any:
     return x > 0.5 if xp.isdtype(x.dtype, "real floating") else x != 0
+
+
+def mean_std(values: ArrayLike) -> Score:
+    """Mean ± standard deviation of `values` `[images]`; NaN with count 0 when none is defined."""
+    known = defined(values)
+    if not known.size:
+        return Score(math.nan, math.nan, 0)
+    return Score(float(known.mean()), float(known.std()), int(known.size))
+
+
+def defined(values: ArrayLike) -> np.ndarray:
+    """The values that are not NaN, float64, flat."""
+    array = np.asarray(values, np.float64).ravel()
+    return array[~np.isnan(array)]

@@ -20,9 +20,9 @@ from isl_jax.data.crops import NO_MARGIN
 from isl_jax.data.store import open_dataset
 from isl_jax.launch.command import command
 from isl_jax.launch.configuration import configure_jax
-from isl_jax.report.reading import OTHERS, read_description
+from isl_jax.report.reading import read_description
 from isl_jax.study.evaluate import evaluate_labels, evaluate_run
-from isl_jax.study.records import evaluation_folder
+from isl_jax.study.records import OTHERS, evaluation_folder
 from isl_jax.study.scoring import EvaluationCrops, Summary
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; with --predictions, any.")

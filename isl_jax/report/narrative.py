@@ -3,10 +3,12 @@
 import dataclasses
 import math
 
+from isl_jax.metrics import Score
 from isl_jax.report.figures import INIT_NAMES, METRIC_NAMES
 from isl_jax.report.paper import PAPER, Published
-from isl_jax.report.results import ISL, OVERS, Comparison, Over, Study
-from isl_jax.report.statistics import Interval, Score
+from isl_jax.report.results import OVERS, Comparison, Over, Study
+from isl_jax.report.statistics import Interval
+from isl_jax.study.records import ISL
 
 DASH = "–"
 SIGNIFICANT = 0.05

@@ -9,13 +9,14 @@ from typing import Any
 import jinja2
 
 from isl_jax.data.store import Dataset, open_dataset
+from isl_jax.metrics import mean_std
 from isl_jax.report import figures, narrative, tables
 from isl_jax.report.paper import PAPER
 from isl_jax.report.pictures import Panel, panels
 from isl_jax.report.reading import find_studies
-from isl_jax.report.results import ISL, OVERS, Study
-from isl_jax.report.statistics import bootstrap_interval, mean_std
-from isl_jax.study.records import written_whole
+from isl_jax.report.results import OVERS, Study
+from isl_jax.report.statistics import bootstrap_interval
+from isl_jax.study.records import ISL, written_whole
 
 PAGE = "index.html"
 

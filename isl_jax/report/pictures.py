@@ -8,8 +8,8 @@ import numpy as np
 
 from isl_jax.data.store import Dataset
 from isl_jax.report import figures
-from isl_jax.report.results import ISL, Run, Study
-from isl_jax.study.records import read_prediction
+from isl_jax.report.results import Run, Study
+from isl_jax.study.records import ISL, read_prediction
 
 # Larger fields are shown by their central window, so that single cells can be made out.
 _WINDOW = 512

@@ -4,11 +4,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-from isl_jax.report.results import ISL, OVERS, Over, Run, Study, run_name
-from isl_jax.study.records import SUMMARY, Row, evaluation_folder, read_rows, read_summary
-
-# Folder of a sweep with scores of other programs' label images, one folder a program.
-OTHERS = "others"
+from isl_jax.report.results import OVERS, Over, Run, Study
+from isl_jax.study.records import (
+    ISL,
+    OTHERS,
+    SUMMARY,
+    Row,
+    evaluation_folder,
+    read_rows,
+    read_summary,
+    run_name,
+)
 
 
 def find_studies(workdir: Path) -> list[Study]:

@@ -8,28 +8,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from isl_jax.metrics import Score, mean_std
 from isl_jax.report.statistics import (
     Interval,
-    Score,
     annotations_needed,
     bootstrap_interval,
     holm,
-    mean_std,
     paired_test,
     relative_gain,
 )
-from isl_jax.study.records import Row, read_metrics
+from isl_jax.study.records import ISL, Row, read_metrics
 
 Over = Literal["crops", "fields"]
 OVERS: tuple[Over, ...] = ("crops", "fields")
-ISL = "isl"
 # The arm that ISL is compared with, the paper's own first.
 _BASELINES = ("imagenet", "random")
-
-
-def run_name(init: str, n: int, seed: int) -> str:
-    """Folder of one run below `runs/`."""
-    return f"{init}_n{n}_seed{seed}"
 
 
 @dataclasses.dataclass(frozen=True)

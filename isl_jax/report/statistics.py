@@ -13,17 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-
-@dataclasses.dataclass(frozen=True)
-class Score:
-    """Mean and standard deviation (population, as the paper's "mean ± std") of `count` images."""
-
-    mean: float
-    std: float
-    count: int
-
-    def __str__(self) -> str:
-        return f"{self.mean:.2f} ± {self.std:.2f}" if self.count else "–"
+from isl_jax.metrics import defined
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,14 +22,6 @@ class Interval:
 
     low: float
     high: float
-
-
-def mean_std(values: ArrayLike) -> Score:
-    """Mean ± standard deviation of `values` `[images]`; NaN with count 0 when none is defined."""
-    defined = _defined(values)
-    if not defined.size:
-        return Score(math.nan, math.nan, 0)
-    return Score(float(defined.mean()), float(defined.std()), int(defined.size))
 
 
 def relative_gain(score: float, baseline: float) -> float:
@@ -55,15 +37,13 @@ def bootstrap_interval(
     Give the mean over seeds of each image, or for a paired comparison the differences. Fewer than
     two defined images give NaN.
     """
-    defined = _defined(values)
-    if defined.size < 2:
+    known = defined(values)
+    if known.size < 2:
         return Interval(math.nan, math.nan)
     rng = np.random.default_rng(seed)
     # Counts of each image in a resample: one matrix product instead of a gather.
-    counts = rng.multinomial(
-        defined.size, np.full(defined.size, 1 / defined.size), size=num_resamples
-    )
-    means = counts @ defined / defined.size
+    counts = rng.multinomial(known.size, np.full(known.size, 1 / known.size), size=num_resamples)
+    means = counts @ known / known.size
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return Interval(float(low), float(high))
@@ -77,7 +57,7 @@ def paired_test(scores: ArrayLike, baseline: ArrayLike) -> float:
     scores, baseline = np.asarray(scores, np.float64), np.asarray(baseline, np.float64)
     if scores.shape != baseline.shape:
         raise ValueError(f"paired scores of {scores.shape} and {baseline.shape} images")
-    difference = _defined(scores - baseline)
+    difference = defined(scores - baseline)
     if not difference.size:
         return math.nan
     difference = difference[difference != 0]
@@ -116,8 +96,3 @@ def annotations_needed(n: Sequence[int], scores: Sequence[float], target: float)
         share = (target - low) / (score - low)
         return float(before * (m / before) ** share)
     return None
-
-
-def _defined(values: ArrayLike) -> np.ndarray:
-    array = np.asarray(values, np.float64).ravel()
-    return array[~np.isnan(array)]

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from isl_jax.report.figures import INIT_NAMES
-from isl_jax.report.results import ISL, OVERS, Over, Run, Study
-from isl_jax.study.records import Row
+from isl_jax.report.results import OVERS, Over, Run, Study
+from isl_jax.study.records import ISL, Row
 
 _SUMMARY_COLUMNS = (
     *("over", "n", "init", "mean", "std", "images"),

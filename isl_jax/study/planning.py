@@ -9,9 +9,8 @@ from statistics import median
 from typing import Any, Literal
 
 from isl_jax.models import weights
-from isl_jax.report.results import ISL, run_name
 from isl_jax.study.experiment import Experiment
-from isl_jax.study.records import read_metrics, read_summary
+from isl_jax.study.records import ISL, read_metrics, read_summary, run_name
 from isl_jax.study.scoring import EvaluationCrops
 from isl_jax.study.settings import InitSettings
 from isl_jax.study.workdir import changed_settings

@@ -18,6 +18,15 @@ Row = dict[str, Any]
 # What a row says besides scores: which image it is about.
 ID_COLUMNS = ("field", "top", "left", "size")
 SUMMARY = "summary.json"
+# The origin of weights that everything else is compared with.
+ISL = "isl"
+# Folder of a sweep with scores of other programs' label images, one folder a program.
+OTHERS = "others"
+
+
+def run_name(init: str, n: int, seed: int) -> str:
+    """Folder of one run below `runs/`."""
+    return f"{init}_n{n}_seed{seed}"
 
 
 def evaluation_folder(workdir: Path, split: str = "test") -> Path:

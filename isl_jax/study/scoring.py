@@ -14,8 +14,7 @@ from isl_jax.data.crops import NO_MARGIN, Crop, Margin, fixed_crops, keep_rule
 from isl_jax.data.store import Dataset, Field
 from isl_jax.inference.model import Prediction
 from isl_jax.instances.matching import THRESHOLDS, match
-from isl_jax.metrics import iou, pearson
-from isl_jax.report.statistics import Score, mean_std
+from isl_jax.metrics import Score, iou, mean_std, pearson
 from isl_jax.study.environment import write_json
 from isl_jax.study.records import (
     ID_COLUMNS,

@@ -25,9 +25,9 @@ from isl_jax.data.store import (
     open_dataset,
 )
 from isl_jax.inference.model import Prediction
-from isl_jax.report.results import run_name
 from isl_jax.study import evaluate
 from isl_jax.study.experiment import Experiment
+from isl_jax.study.records import run_name
 from isl_jax.study.scoring import EvaluationCrops
 
 CHANNELS = ("bf0", "bf1", "pc")
