@@ -1,19 +1,19 @@
 """Turn raw microscope files into a prepared data set that training maps into memory.
 
 Files named as the paper's data sets:
-  launch/prepare.py --source=RAW --layout=dataset1 --out=DATA
+  isl-prepare --source=RAW --layout=dataset1 --out=DATA
 Any folder of <field>_<channel>.tif or .png, the phase image standing in for three input channels:
-  launch/prepare.py --source=RAW --layout=folder --inputs=phase,phase,phase --stain=nuclei \\
+  isl-prepare --source=RAW --layout=folder --inputs=phase,phase,phase --stain=nuclei \\
     --labels=cell_masks --out=DATA
 Stacks: planes 1 and 2, every second plane, or a projection (max, mean, focus):
   --inputs='brightfield[1,2]'   --inputs='dic[::2]'   --stain=dapi:max
 Look first, write nothing:
-  launch/prepare.py --source=RAW --layout=folder --inputs=phase --dry_run
+  isl-prepare --source=RAW --layout=folder --inputs=phase --dry_run
 A layout of your own: a .py file with `layout = Layout(...)`, or the same keys as .json or .toml.
 """
 
 import dataclasses
-import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
@@ -21,12 +21,13 @@ from tqdm import tqdm
 
 from isl_jax.data import splits
 from isl_jax.data.preparation import prepare
-from isl_jax.ingest.checks import check_field, check_fields
+from isl_jax.ingest.checked import CheckedField, check_fields, recipe_of
 from isl_jax.ingest.discovery import match_files
-from isl_jax.ingest.layouts import STUDIES, Layout, Role, parse_roles
+from isl_jax.ingest.layouts import Layout, Role, parse_roles
 from isl_jax.ingest.overview import ChannelOverview, look
 from isl_jax.ingest.presets import PRESETS, load_layout
 from isl_jax.launch.command import command
+from isl_jax.task import STUDIES
 
 _SOURCE = flags.DEFINE_string("source", None, "Folder with the raw files (searched recursively).")
 _OUT = flags.DEFINE_string("out", None, "Folder to write; it must not exist.")
@@ -71,24 +72,15 @@ def main() -> int | None:
         raise ValueError(f"{out}: exists already; choose another --out, or give --overwrite")
     with _bar("check", len(fields)) as bar:
         checked = check_fields(fields, layout, on_field=bar.update)
-    new = out.with_name(f".{out.name}.new") if out.exists() else out
-    shutil.rmtree(new, ignore_errors=True)
+    recipe = recipe_of(
+        layout,
+        binning=_BIN.value,
+        stain_scale=_STAIN_SCALE.value,
+        source=str(Path(_SOURCE.value).resolve()),
+        split=split_record,
+    )
     with _bar("prepare", len(split_of)) as bar:
-        prepare(
-            checked,
-            layout,
-            split_of,
-            new,
-            binning=_BIN.value,
-            stain_scale=_STAIN_SCALE.value,
-            source=str(Path(_SOURCE.value).resolve()),
-            split_record=split_record,
-            workers=_WORKERS.value,
-            on_field=bar.update,
-        )
-    if new != out:
-        shutil.rmtree(out)
-        new.rename(out)
+        prepare(checked, split_of, out, recipe, workers=_WORKERS.value, on_field=bar.update)
     _print_summary(out, checked, split_of, len(unmatched))
     return None
 
@@ -140,11 +132,7 @@ def _dry_run(fields, unmatched, layout: Layout, split_of: dict[str, str]) -> int
     faults: list[str] = []
     with _bar("look", len(fields)) as bar:
         for field in fields:
-            try:
-                item = check_field(field, layout)
-                channels, found = look(item, layout)
-            except (ValueError, OSError) as error:
-                channels, found = [], [str(error)]
+            channels, found = look(field, layout)
             first = (field.name, field.group, split_of.get(field.name, "left out"))
             num_files = str(sum(map(len, field.files.values())))
             for number, channel in enumerate(channels):
@@ -179,8 +167,10 @@ def _cells(channel: ChannelOverview) -> tuple[str, ...]:
     )
 
 
-def _print_summary(out: Path, checked, split_of: dict[str, str], num_unmatched: int) -> None:
-    labelled = {item.raw.name for item in checked if item.label_channel}
+def _print_summary(
+    out: Path, checked: Sequence[CheckedField], split_of: dict[str, str], num_unmatched: int
+) -> None:
+    labelled = {field.name for field in checked if field.labels}
     print(f"{out}: {len(split_of)} fields, channels {', '.join(checked[0].channels)}")
     for split in splits.SPLITS:
         names = [name for name, value in split_of.items() if value == split]

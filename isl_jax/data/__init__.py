@@ -1,1 +1,1 @@
-"""Microscopy files to training batches: layouts, targets, prepared store, crops (never jax)."""
+"""Prepared fields to training batches: store, splits, targets, crops, batches (never jax)."""

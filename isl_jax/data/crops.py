@@ -3,14 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, floor
-from typing import Literal
 from zlib import crc32
 
 import numpy as np
 
 from isl_jax.data.store import Dataset, Field
-
-Rule = Literal["stain_signal", "foreground", "any_label", "any"]
+from isl_jax.task import CropRule
 
 # A crop of 512² needs 5000 foreground pixels (section 2); other sizes the same fraction.
 FOREGROUND_FRACTION = 5000 / 512**2
@@ -31,16 +29,17 @@ class Crop:
     size: int
 
 
-def keep_rule(target: str, study: str) -> Rule:
-    """Which crops are kept for a target, in training and in scoring alike (section 2).
+@dataclass(frozen=True)
+class CropPlan:
+    """How crops are drawn: `per_image` of `size` pixels squared from each field, by `seed`.
 
-    `stain` of the nucleus study: at least one nucleus; of the cell study: any crop, since a stain
-    of whole cells may cover the image and leave no background to rise above. `semantic`: enough
-    foreground. `distance_and_semantic`: not all background.
+    `margin` (top, bottom, left, right) are fractions of the field that crops stay out of.
     """
-    if target == "stain":
-        return "stain_signal" if study == "nucleus" else "any"
-    return "foreground" if target == "semantic" else "any_label"
+
+    size: int = 512
+    per_image: int = 5
+    margin: Margin = NO_MARGIN
+    seed: int = 0
 
 
 def window_counts(mask: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -57,20 +56,18 @@ def window_counts(mask: np.ndarray, height: int, width: int) -> np.ndarray:
     return strips[:, width:] - strips[:, :-width]
 
 
-def valid_positions(
-    dataset: Dataset, field: Field, *, size: int, rule: Rule, margin: Margin = NO_MARGIN
-) -> np.ndarray:
-    """Top-left positions of crops that keep the rule and the margins: bool [H, W].
+def valid_positions(dataset: Dataset, field: Field, rule: CropRule, plan: CropPlan) -> np.ndarray:
+    """Top-left positions of crops that keep the rule and the plan's margins: bool [H, W].
 
     Rules: "stain_signal", stain above `stain_threshold` on at least STAIN_FRACTION of the crop;
     "foreground", labels on at least FOREGROUND_FRACTION of it; "any_label", labels somewhere;
-    "any", no rule.
-    `margin` (top, bottom, left, right) are fractions of the field that crops stay out of. A field
-    shorter than the crop has one position along that axis, 0, and none if it has a margin there.
+    "any", no rule. A field shorter than the crop has one position along that axis, 0, and none if
+    it has a margin there.
     """
+    size = plan.size
     valid = np.zeros((field.height, field.width), bool)
-    tops = _range(field.height, size, *margin[:2])
-    lefts = _range(field.width, size, *margin[2:])
+    tops = _range(field.height, size, *plan.margin[:2])
+    lefts = _range(field.width, size, *plan.margin[2:])
     if not tops or not lefts:
         return valid
     allowed = valid[tops.start : tops.stop, lefts.start : lefts.stop]
@@ -92,7 +89,7 @@ def _range(length: int, size: int, before: float, after: float) -> range:
     return range(ceil(before * length), floor((1 - after) * length) - size + 1)
 
 
-def _signal(dataset: Dataset, field: Field, rule: Rule) -> np.ndarray:
+def _signal(dataset: Dataset, field: Field, rule: CropRule) -> np.ndarray:
     if rule == "stain_signal":
         stain = dataset.stain_image(field.name)
         return stain > stain_threshold(stain)
@@ -122,14 +119,10 @@ def _draw_seed(seed: int, name: str, *more: int) -> list[int]:
 def fixed_crops(
     dataset: Dataset,
     fields: Sequence[Field],
-    *,
-    size: int,
-    per_image: int,
-    seed: int,
-    rule: Rule,
-    margin: Margin = NO_MARGIN,
+    rule: CropRule,
+    plan: CropPlan,
 ) -> tuple[tuple[Crop, ...], tuple[str, ...]]:
-    """The paper's crops, drawn once: `per_image` different ones of each field.
+    """The paper's crops, drawn once: `plan.per_image` different ones of each field.
 
     Each is drawn uniformly from the field's valid positions (see `valid_positions`), the same for
     a field whatever other fields are given. Returns (crops in field order, names of the fields
@@ -137,15 +130,13 @@ def fixed_crops(
     """
     crops, dropped = [], []
     for field in fields:
-        positions = np.flatnonzero(
-            valid_positions(dataset, field, size=size, rule=rule, margin=margin)
-        )
+        positions = np.flatnonzero(valid_positions(dataset, field, rule, plan))
         if not len(positions):
             dropped.append(field.name)
             continue
-        rng = np.random.default_rng(_draw_seed(seed, field.name))
-        for at in rng.choice(positions, min(per_image, len(positions)), replace=False):
-            crops.append(Crop(field.name, int(at) // field.width, int(at) % field.width, size))
+        rng = np.random.default_rng(_draw_seed(plan.seed, field.name))
+        for at in rng.choice(positions, min(plan.per_image, len(positions)), replace=False):
+            crops.append(Crop(field.name, int(at) // field.width, int(at) % field.width, plan.size))
     return tuple(crops), tuple(dropped)
 
 
@@ -153,25 +144,15 @@ class FreshCrops:
     """New crops each epoch: crop `index` of an epoch is a function of (seed, epoch, index) alone.
 
     Valid positions are kept as one bit a pixel. `dropped` names the fields that have none;
-    `len()` is the number of crops an epoch, `per_image` for each field kept.
+    `len()` is the number of crops an epoch, `plan.per_image` for each field kept.
     """
 
-    def __init__(
-        self,
-        dataset: Dataset,
-        fields: Sequence[Field],
-        *,
-        size: int,
-        per_image: int,
-        seed: int,
-        rule: Rule,
-        margin: Margin = NO_MARGIN,
-    ):
-        self.size, self.per_image, self.seed = size, per_image, seed
+    def __init__(self, dataset: Dataset, fields: Sequence[Field], rule: CropRule, plan: CropPlan):
+        self.plan = plan
         self._fields: list[tuple[Field, np.ndarray, np.ndarray]] = []
         dropped = []
         for field in fields:
-            valid = valid_positions(dataset, field, size=size, rule=rule, margin=margin)
+            valid = valid_positions(dataset, field, rule, plan)
             if valid.any():
                 self._fields.append((field, valid.sum(1).cumsum(), np.packbits(valid, axis=1)))
             else:
@@ -179,14 +160,14 @@ class FreshCrops:
         self.dropped = tuple(dropped)
 
     def __len__(self) -> int:
-        return len(self._fields) * self.per_image
+        return len(self._fields) * self.plan.per_image
 
     def crop(self, epoch: int, index: int) -> Crop:
         """Crop number `index` (0 ≤ index < len) of an epoch."""
-        field, rows, bits = self._fields[index // self.per_image]
-        rng = np.random.default_rng(_draw_seed(self.seed, field.name, epoch, index))
+        field, rows, bits = self._fields[index // self.plan.per_image]
+        rng = np.random.default_rng(_draw_seed(self.plan.seed, field.name, epoch, index))
         rank = int(rng.integers(rows[-1]))
         top = int(np.searchsorted(rows, rank, side="right"))
         before = int(rows[top - 1]) if top else 0
         left = int(np.flatnonzero(np.unpackbits(bits[top]))[rank - before])
-        return Crop(field.name, top, left, self.size)
+        return Crop(field.name, top, left, self.plan.size)

@@ -6,8 +6,9 @@ import numpy as np
 from imagecodecs import jpeg_encode
 from skimage.segmentation import find_boundaries
 
+from isl_jax.data.binning import bin_average
+from isl_jax.data.splits import SPLITS
 from isl_jax.data.store import Dataset, Field
-from isl_jax.ingest.projections import bin_average
 
 PREVIEW = "preview.jpg"
 
@@ -23,7 +24,7 @@ def write_preview(dataset: Dataset, path: Path) -> None:
     left black. Fields with labels are preferred.
     """
     rows = []
-    for split in ("train", "val", "test"):
+    for split in SPLITS:
         fields = dataset.select(split, labels=True) or dataset.select(split)
         if fields:
             rows.append(_row(dataset, fields[0]))

@@ -1,18 +1,19 @@
 """The prepared data set: memory-mapped arrays of each field, described by dataset.json."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from dataclasses import fields as dataclass_fields
 from functools import lru_cache, partial
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
 from isl_jax.data.normalisation import StainScale, standardise
 from isl_jax.data.splits import SPLITS
+from isl_jax.files import read_json
 
 SCHEMA = 1
 DESCRIPTION = "dataset.json"
@@ -153,23 +154,16 @@ def open_dataset(root: Path | str) -> Dataset:
     root = Path(root)
     path = root / DESCRIPTION
     if not root.is_dir():
-        raise FileNotFoundError(
-            f"{root}: no such folder; make it with launch/prepare.py --out={root}"
-        )
+        raise FileNotFoundError(f"{root}: no such folder; make it with isl-prepare --out={root}")
     if not path.is_file():
         raise FileNotFoundError(
-            f"{root}: is not a prepared data set (no {DESCRIPTION}); "
-            "make one with launch/prepare.py"
+            f"{root}: is not a prepared data set (no {DESCRIPTION}); make one with isl-prepare"
         )
-    try:
-        record = json.loads(path.read_text())
-        schema = record["schema"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: is damaged ({error}); prepare the data set again") from None
+    remedy = "prepare the data set again"
+    record = read_json(path, remedy=remedy)
+    schema = record.get("schema") if isinstance(record, dict) else None
     if schema != SCHEMA:
-        raise ValueError(
-            f"{path}: has schema {schema}, this version reads {SCHEMA}; prepare the data set again"
-        )
+        raise ValueError(f"{path}: has schema {schema}, this version reads {SCHEMA}; {remedy}")
     scale = record["stain_scale"]
     dataset = Dataset(
         root=root,
@@ -184,22 +178,15 @@ def open_dataset(root: Path | str) -> Dataset:
     for item in dataset.fields:
         inputs = dataset.path(item.name, INPUTS)
         if not inputs.is_file():
-            raise FileNotFoundError(f"{inputs}: is missing; prepare the data set again")
+            raise FileNotFoundError(f"{inputs}: is missing; {remedy}")
     return dataset
 
 
-def _field(entry: dict) -> Field:
-    return Field(
-        name=entry["name"],
-        group=entry["group"],
-        split=entry["split"],
-        height=entry["height"],
-        width=entry["width"],
-        has_stain=entry["has_stain"],
-        has_labels=entry["has_labels"],
-        input_mean=tuple(entry["input_mean"]),
-        input_std=tuple(entry["input_std"]),
-    )
+def _field(entry: dict[str, Any]) -> Field:
+    values = {item.name: entry[item.name] for item in dataclass_fields(Field)}
+    for key in ("input_mean", "input_std"):
+        values[key] = tuple(values[key])
+    return Field(**values)
 
 
 def annotated_subset(dataset: Dataset, n: int, seed: int) -> tuple[Field, ...]:

@@ -1,15 +1,12 @@
-"""Training targets of the segmentation tasks, made from instance labels (section 2, "Data")."""
-
-from typing import Literal
+"""Targets of the segmentation tasks, made from instance labels (section 2, "Data"), compiled."""
 
 import numpy as np
+from numba import njit
 
-from isl_jax.data.distance import scale_peaks, squared_distance
+from isl_jax.task import DISTANCE_SCALES, NORMALISED_PEAK, DistanceScale
 
-Scale = Literal["normalised", "pixels"]
-
-# Each cell's maximum in a "normalised" distance map.
-NORMALISED_PEAK = 255.0
+# Stands for "no boundary in sight"; twice its square still fits into int32.
+_FAR = 32767
 
 
 def semantic_mask(labels: np.ndarray) -> np.ndarray:
@@ -20,7 +17,7 @@ def semantic_mask(labels: np.ndarray) -> np.ndarray:
     return (_checked(labels) > 0).astype(np.float32)
 
 
-def distance_map(labels: np.ndarray, scale: Scale = "normalised") -> np.ndarray:
+def distance_map(labels: np.ndarray, scale: DistanceScale = "normalised") -> np.ndarray:
     """Euclidean distance from each cell pixel to the nearest pixel that is not of its own cell.
 
     Touching cells bound each other; the image border bounds nothing (the cell goes on behind it),
@@ -28,21 +25,23 @@ def distance_map(labels: np.ndarray, scale: Scale = "normalised") -> np.ndarray:
 
     labels: integers [H, W] of any integer dtype, 0 = background. Returns float32 [H, W], 0 outside
     cells; `scale="pixels"`: in pixels, at least 1 inside cells; `"normalised"`: each label's
-    maximum is 255. Raises ValueError on labels that are not a 2-D non-negative integer array and
-    on an unknown scale.
+    maximum is NORMALISED_PEAK. Raises ValueError on labels that are not a 2-D non-negative integer
+    array and on an unknown scale.
     """
-    if scale not in ("normalised", "pixels"):
-        raise ValueError(f"distance map scale is {scale!r}; expected 'normalised' or 'pixels'")
+    if scale not in DISTANCE_SCALES:
+        raise ValueError(
+            f"distance map scale is {scale!r}; expected {' or '.join(map(repr, DISTANCE_SCALES))}"
+        )
     labels = _compact(_checked(labels))
     if labels.size == 0:
         return np.zeros(labels.shape, np.float32)
     if np.all(labels == labels[0, 0]):
-        squared = squared_distance(np.pad(labels, 1))[1:-1, 1:-1]
+        squared = _squared_distance(np.pad(labels, 1))[1:-1, 1:-1]
     else:
-        squared = squared_distance(labels)
+        squared = _squared_distance(labels)
     distance = np.sqrt(squared, dtype=np.float32)
     if scale == "normalised":
-        scale_peaks(distance, labels, np.float32(NORMALISED_PEAK))
+        _scale_peaks(distance, labels, np.float32(NORMALISED_PEAK))
     return distance
 
 
@@ -67,3 +66,72 @@ def _checked(labels: np.ndarray) -> np.ndarray:
             f"instance labels contain {labels.min()}; expected ids ≥ 0, 0 = background"
         )
     return labels
+
+
+@njit(cache=True, nogil=True)
+def _squared_distance(labels):
+    """Squared distance from each pixel to the nearest one of another label, int32 [H, W].
+
+    labels: int32 [H, W]; 0 is background and gets 0. The image border bounds nothing: without any
+    other label the result is 32767². First along columns, then along rows, in loops over whole rows
+    that the compiler turns into vector instructions; time grows with the largest cell's radius.
+    """
+    height, width = labels.shape
+    squared = np.empty((height, width), np.int32)
+    distance = np.full(width, _FAR, np.int32)
+    for y in range(height):
+        for x in range(width):
+            other = y > 0 and labels[y, x] != labels[max(y - 1, 0), x]
+            distance[x] = 1 if other else min(distance[x] + 1, _FAR)
+            squared[y, x] = distance[x]
+    distance[:] = _FAR
+    for y in range(height - 1, -1, -1):
+        for x in range(width):
+            other = y < height - 1 and labels[y, x] != labels[min(y + 1, height - 1), x]
+            distance[x] = 1 if other else min(distance[x] + 1, _FAR)
+            nearest = min(squared[y, x], distance[x])
+            squared[y, x] = nearest * nearest if labels[y, x] != 0 else 0
+    # One row of column distances at a time, with room on both sides to look beyond the ends.
+    column = np.full(3 * width, _FAR * _FAR, np.int32)
+    for y in range(height):
+        row = squared[y]
+        column[width : 2 * width] = row
+        _bound_along_row(labels[y], row)
+        largest, k = row.max(), 1
+        while k < width and k * k < largest:
+            left, right = column[width - k : 2 * width - k], column[width + k : 2 * width + k]
+            largest = np.int32(0)
+            for x in range(width):
+                # Pixels beyond the cell's end in this row are no closer than that end.
+                row[x] = min(row[x], np.int32(k * k) + min(left[x], right[x]))
+                largest = max(largest, row[x])
+            k += 1
+    return squared
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _bound_along_row(labels, squared):
+    """Lower squared distances to those of the next other label to the left and to the right."""
+    width = len(labels)
+    start = 0
+    for end in range(1, width + 1):
+        if end < width and labels[end] == labels[start]:
+            continue
+        for x in range(start, end):
+            nearest = min(x + 1 - start if start > 0 else _FAR, end - x if end < width else _FAR)
+            squared[x] = min(squared[x], nearest * nearest)
+        start = end
+
+
+@njit(cache=True, nogil=True)
+def _scale_peaks(distance, labels, peak):
+    """Scale each label's maximum to `peak`, in place; labels: int32, 0 = background, compact."""
+    factors = np.zeros(labels.max() + 1 if labels.size else 1, distance.dtype)
+    for y in range(labels.shape[0]):
+        for x in range(labels.shape[1]):
+            factors[labels[y, x]] = max(factors[labels[y, x]], distance[y, x])
+    for label in range(1, len(factors)):
+        factors[label] = peak / factors[label] if factors[label] > 0 else 0
+    for y in range(labels.shape[0]):
+        for x in range(labels.shape[1]):
+            distance[y, x] *= factors[labels[y, x]]

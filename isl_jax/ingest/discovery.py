@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 
 from isl_jax.ingest import readers
-from isl_jax.ingest.images import COLOURS, ImageInfo, damaged, not_grey
+from isl_jax.ingest.images import COLOURS, ImageFile, ImageInfo, damaged, not_grey
 from isl_jax.ingest.layouts import OPERA_INDEX, Layout
 from isl_jax.ingest.ome_zarr import is_zarr, list_zarr_labels
 
@@ -20,32 +21,38 @@ from isl_jax.ingest.ome_zarr import is_zarr, list_zarr_labels
 class Part:
     """A file that holds (planes of) a channel; `channel` is its number inside the file.
 
-    `colour`: the channel is a colour of its pixels. `siblings`: other files of the same image.
+    `colour`: the channel is a colour of its pixels. `info`: what its header says, if it was read.
     """
 
     path: Path
     channel: int | None = None  # None: the file holds no other channel
     colour: bool = False
-    siblings: tuple[Path, ...] = ()
+    info: ImageInfo | None = None
+
+    @property
+    def siblings(self) -> tuple[Path, ...]:
+        """Other files of the same image."""
+        return self.info.siblings if self.info else ()
 
     @property
     def paths(self) -> tuple[Path, ...]:
         """All files of the image that the channel is in."""
         return (self.path, *self.siblings)
 
-    def inspect(self) -> ImageInfo:
-        """What the file holds, from its header."""
-        return readers.inspect(self.path, colour=self.colour, alone=self.channel is None)
+    def open(self, files: readers.ImageFiles | None = None) -> ImageFile:
+        """The image that the channel is in."""
+        files = files or readers.ImageFiles()
+        return files.open(self.path, colour=self.colour, alone=self.channel is None)
 
-    def read(self, planes: list[int] | None = None) -> np.ndarray:
+    def inspect(self, files: readers.ImageFiles | None = None) -> ImageInfo:
+        """What the file holds, from its header."""
+        return self.info or self.open(files).info
+
+    def read(
+        self, planes: Sequence[int] | None = None, files: readers.ImageFiles | None = None
+    ) -> np.ndarray:
         """Planes of the channel, [P, H, W] in the file's dtype."""
-        return readers.read(
-            self.path,
-            channel=self.channel or 0,
-            planes=planes,
-            colour=self.colour,
-            alone=self.channel is None,
-        )
+        return self.open(files).read(self.channel or 0, planes)
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,25 @@ class RawField:
     name: str
     group: str
     files: Mapping[str, tuple[Part, ...]]
+
+    @property
+    def sources(self) -> dict[str, list[dict[str, Any]]]:
+        """Names and sizes of the files of each channel."""
+        return {
+            channel: [{"file": p.name, "bytes": _size(p)} for part in parts for p in part.paths]
+            for channel, parts in self.files.items()
+        }
+
+    @property
+    def stamp(self) -> str:
+        """Which files, and when each was written."""
+        paths = [p for parts in self.files.values() for part in parts for p in part.paths]
+        return repr((self.files, [path.stat().st_mtime_ns for path in paths]))
+
+
+def _size(path: Path) -> int:
+    inside = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in inside if file.is_file())
 
 
 # field → channel → (plane number, part)
@@ -135,7 +161,7 @@ def _parts_inside(path: Path, used: Sequence[str]) -> dict[str, Part]:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     parts = {
-        name: Part(path, number, info.is_colour, info.siblings)
+        name: Part(path, number, info.is_colour, info)
         for name, number in numbers.items()
         if number is not None
     }

@@ -1,12 +1,20 @@
 """What every reader says about an image file, and how it reports one that cannot be read."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 # Channels of a colour image, in file order; a fourth sample is transparency and no channel.
 COLOURS = ("R", "G", "B")
+
+# Units of length as files spell them, in µm.
+MICROMETRES: dict[str, float] = {
+    "µm": 1, "um": 1, "micron": 1, "microns": 1, "micrometer": 1,
+    "nm": 1e-3, "nanometer": 1e-3, "mm": 1e3, "millimeter": 1e3, "cm": 1e4,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,39 @@ class ImageInfo:
             return self.channels.index(name)
         number = int(name) if name.isdecimal() and not self.is_colour else len(self.channels)
         return number if number < len(self.channels) else None
+
+
+class ImageFile:
+    """An image whose header has been read: `info`. No file stays open between calls."""
+
+    def __init__(self, path: Path, info: ImageInfo):
+        self.path, self.info = path, info
+
+    def read(self, channel: int = 0, planes: Sequence[int] | None = None) -> np.ndarray:
+        """Planes of one channel (None: all): [P, H, W] in the file's dtype, nothing else decoded.
+
+        Raises ValueError in one line that names the file if its pixels cannot be decoded.
+        """
+        try:
+            return self._decode(
+                channel, list(range(self.info.planes) if planes is None else planes)
+            )
+        except (ValueError, OSError) as error:
+            if str(self.path) in str(error):
+                raise
+            raise damaged(self.path, error) from error
+        except Exception as error:  # decoders raise types of their own (zlib.error, LzwError, …)
+            raise damaged(self.path, error) from error
+
+    def mapped(self, channel: int, plane: int) -> Any:
+        """A plane that is read by windows where it lies: has `shape` (H, W) and `[rows, columns]`.
+
+        None if it has to be decoded as a whole.
+        """
+        return None
+
+    def _decode(self, channel: int, planes: list[int]) -> np.ndarray:
+        raise NotImplementedError
 
 
 def damaged(path: Path, reason: object) -> ValueError:

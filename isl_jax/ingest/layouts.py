@@ -4,10 +4,10 @@ import dataclasses
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from isl_jax.ingest.projections import PROJECTIONS
 
-STUDIES = ("nucleus", "cell")
 _REDUCTIONS = ("none", "rgb", *PROJECTIONS)
 
 
@@ -119,11 +119,24 @@ class Layout:
             path = re.sub(expression, replacement, path)
         return path
 
+    def roles(self) -> tuple[Role, ...]:
+        """The inputs, and the stain if there is one."""
+        return (*self.inputs, *([self.stain] if self.stain else []))
+
     def channels(self) -> tuple[str, ...]:
         """Names of all channels that have a role, each once."""
-        roles = [*self.inputs, *([self.stain] if self.stain else [])]
         labels = [channel for text in self.labels for channel in label_channels(text)]
-        return tuple(dict.fromkeys([*(role.channel for role in roles), *labels]))
+        return tuple(dict.fromkeys([*(role.channel for role in self.roles()), *labels]))
+
+    def record(self) -> dict[str, Any]:
+        """What a prepared data set tells of it, in plain values."""
+        return {
+            "pattern": self.pattern,
+            "inputs": [str(role) for role in self.inputs],
+            "stain": str(self.stain) if self.stain else None,
+            "labels": list(self.labels),
+            "group": self.group,
+        }
 
     def regex(self) -> re.Pattern:
         """The pattern as a compiled regular expression; ValueError if it cannot be one."""

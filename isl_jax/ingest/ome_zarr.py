@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from isl_jax.ingest.images import ImageInfo, damaged
-
-_MICROMETRES = {"micrometer": 1.0, "nanometer": 1e-3, "millimeter": 1e3}
+from isl_jax.ingest.images import MICROMETRES, ImageFile, ImageInfo, damaged
 
 
 def is_zarr(path: Path) -> bool:
@@ -35,51 +35,64 @@ def list_zarr_labels(path: Path) -> dict[str, Path]:
     return {name: folder / name for name in names}
 
 
-def inspect_zarr(path: Path) -> ImageInfo:
-    """What the full-resolution level of an image holds; reads metadata only."""
-    multiscale, attributes = _multiscale(path)
-    shape, dtype, _ = _array_metadata(path / multiscale["datasets"][0]["path"])
-    axes = _axes(path, multiscale, len(shape))
-    sizes = dict(zip(axes, shape, strict=True))
-    if sizes.get("t", 1) > 1:
-        raise ValueError(
-            f"{path}: has {sizes['t']} time points, expected one; save each as an image of its own"
+class ZarrImage(ImageFile):
+    """The full-resolution level of an image; its metadata are read, then the chunks asked for."""
+
+    def __init__(self, path: Path):
+        multiscale, attributes = _multiscale(path)
+        self._folder = path / multiscale["datasets"][0]["path"]
+        shape, dtype, self._driver = _array_metadata(self._folder)
+        self._axes = _axes(path, multiscale, len(shape))
+        sizes = dict(zip(self._axes, shape, strict=True))
+        if sizes.get("t", 1) > 1:
+            raise ValueError(
+                f"{path}: has {sizes['t']} time points, expected one; save each as an image of its "
+                "own"
+            )
+        if dtype.kind not in "biuf":
+            raise ValueError(f"{path}: holds {dtype} values, expected integers or floats")
+        num_channels = sizes.get("c", 1)
+        labels = [c.get("label") for c in attributes.get("omero", {}).get("channels", [])]
+        if len(labels) != num_channels or not all(labels):
+            labels = [str(k) for k in range(num_channels)]
+        info = ImageInfo(
+            channels=tuple(map(str, labels)),
+            planes=sizes.get("z", 1),
+            height=sizes["y"],
+            width=sizes["x"],
+            dtype=dtype,
+            pixel_size=_pixel_size(multiscale, self._axes),
         )
-    if dtype.kind not in "biuf":
-        raise ValueError(f"{path}: holds {dtype} values, expected integers or floats")
-    num_channels = sizes.get("c", 1)
-    labels = [c.get("label") for c in attributes.get("omero", {}).get("channels", [])]
-    if len(labels) != num_channels or not all(labels):
-        labels = [str(k) for k in range(num_channels)]
-    return ImageInfo(
-        channels=tuple(map(str, labels)),
-        planes=sizes.get("z", 1),
-        height=sizes["y"],
-        width=sizes["x"],
-        dtype=dtype,
-        pixel_size=_pixel_size(multiscale, axes),
-    )
+        super().__init__(path, info)
+
+    def _decode(self, channel: int, planes: list[int]) -> np.ndarray:
+        return np.stack([self.mapped(channel, plane)[:, :] for plane in planes])
+
+    def mapped(self, channel: int, plane: int) -> "ChunkedPlane":
+        """A plane of which only the chunks that are asked for are read."""
+        import tensorstore  # costs a quarter of a second, and few data sets need it
+
+        spec = {"driver": self._driver, "kvstore": {"driver": "file", "path": f"{self._folder}/"}}
+        try:
+            array: Any = tensorstore.open(spec, open=True, read=True).result()
+        except (ValueError, OSError) as error:
+            raise damaged(self.path, error) from error
+        index = {"t": 0, "c": channel, "z": plane}
+        selected = array[tuple(index.get(axis, slice(None)) for axis in self._axes)]
+        return ChunkedPlane(selected, tuple(selected.shape))
 
 
-def read_zarr(path: Path, channel: int, planes: list[int]) -> np.ndarray:
-    """Planes of one channel at full resolution, [P, H, W]; only the chunks they lie in are read."""
-    import tensorstore  # costs a quarter of a second, and few data sets need it
+@dataclass(frozen=True)
+class ChunkedPlane:
+    """A plane [H, W] in chunks, of which only those that are asked for are read."""
 
-    multiscale, _ = _multiscale(path)
-    folder = path / multiscale["datasets"][0]["path"]
-    shape, _, driver = _array_metadata(folder)
-    axes = _axes(path, multiscale, len(shape))
-    spec = {"driver": driver, "kvstore": {"driver": "file", "path": f"{folder}/"}}
-    try:
-        array = tensorstore.open(spec, open=True, read=True).result()
-        index = {"t": 0, "c": channel, "y": slice(None), "x": slice(None)}
-        read = [
-            array[tuple(index.get(axis, plane) for axis in axes)].read().result()
-            for plane in planes
-        ]
-    except (ValueError, OSError) as error:
-        raise damaged(path, error) from error
-    return np.stack(read)
+    array: Any
+    shape: tuple[int, ...]
+
+    def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
+        # Sides are cut here: the library refuses slices beyond the end.
+        sides = [slice(*side.indices(n)[:2]) for side, n in zip(key, self.shape, strict=True)]
+        return self.array[tuple(sides)].read().result()
 
 
 def _attributes(folder: Path) -> dict:
@@ -135,6 +148,6 @@ def _pixel_size(multiscale: dict, axes: list[str]) -> float | None:
         None,
     )
     for transform in multiscale["datasets"][0].get("coordinateTransformations", []):
-        if transform.get("type") == "scale" and unit in _MICROMETRES:
-            return float(transform["scale"][axes.index("x")]) * _MICROMETRES[unit]
+        if transform.get("type") == "scale" and unit in MICROMETRES:
+            return float(transform["scale"][axes.index("x")]) * MICROMETRES[unit]
     return None

@@ -4,8 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from isl_jax.ingest.checks import CheckedField, plane_fault, planes_of, read_labels
+from isl_jax.ingest.checked import check_field, plane_fault, planes_of
+from isl_jax.ingest.discovery import RawField
+from isl_jax.ingest.labels import read_labels
 from isl_jax.ingest.layouts import Layout
+from isl_jax.ingest.readers import ImageFiles
 
 
 @dataclass(frozen=True)
@@ -27,25 +30,25 @@ class ChannelOverview:
     empty: int
 
 
-def look(item: CheckedField, layout: Layout) -> tuple[list[ChannelOverview], list[str]]:
-    """Read all planes of a field: its channels in order, and its faults, a line each."""
-    channels, faults = [], []
-    for role in [*layout.inputs, *([layout.stain] if layout.stain else [])]:
-        name = f"{role} (stain)" if role is layout.stain else str(role)
-        planes = []
-        for where, plane in planes_of(item.raw, role):
-            fault = plane_fault(item.raw, where, plane)
-            if fault and fault not in faults:
-                faults.append(fault)
-            planes.append(plane)
-        channels.append(_overview(name, np.stack(planes)))
-    if item.label_channel:
-        try:
-            labels = read_labels(item.raw, item.label_channel)
-        except ValueError as error:
-            faults.append(str(error))
-        else:
-            channels.append(_overview(f"{item.label_channel} (labels)", labels[None]))
+def look(field: RawField, layout: Layout) -> tuple[list[ChannelOverview], list[str]]:
+    """Check a field and read all its planes: its channels in order, and its faults, a line each."""
+    channels, faults, files = [], [], ImageFiles()
+    try:
+        checked = check_field(field, layout, files)
+        for role in layout.roles():
+            planes = []
+            for where, plane in planes_of(field, role, files):
+                fault = plane_fault(field, where, plane)
+                if fault and fault not in faults:
+                    faults.append(fault)
+                planes.append(plane)
+            name = f"{role} (stain)" if role is layout.stain else str(role)
+            channels.append(_overview(name, np.stack(planes)))
+        if checked.labels:
+            labels = read_labels(field, checked.labels, files)
+            channels.append(_overview(f"{checked.labels} (labels)", labels[None]))
+    except (ValueError, OSError) as error:
+        faults.append(str(error))
     return channels, faults
 
 

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy.ndimage import uniform_filter
 
+from isl_jax.data.binning import as_dtype
+
 
 def max_projection(stack: np.ndarray) -> np.ndarray:
     """Brightest value over the planes: [P, H, W] → [H, W], same dtype."""
@@ -13,7 +15,7 @@ def max_projection(stack: np.ndarray) -> np.ndarray:
 
 def mean_projection(stack: np.ndarray) -> np.ndarray:
     """Mean over the planes, rounded for integers: [P, H, W] → [H, W], same dtype."""
-    return _as_dtype(stack.mean(axis=0, dtype=np.float64), stack.dtype)
+    return as_dtype(stack.mean(axis=0, dtype=np.float64), stack.dtype)
 
 
 def sharpness(plane: np.ndarray, *, window: int = 7) -> np.ndarray:
@@ -42,7 +44,7 @@ def focus_projection(stack: np.ndarray, *, proportion: float = 0.2, window: int 
         best = ranking.argmax(axis=0)[None]
         total += np.take_along_axis(stack, best, axis=0)[0]
         np.put_along_axis(ranking, best, -np.inf, axis=0)
-    return _as_dtype(total / keep, stack.dtype)
+    return as_dtype(total / keep, stack.dtype)
 
 
 PROJECTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -50,36 +52,3 @@ PROJECTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "mean": mean_projection,
     "focus": focus_projection,
 }
-
-
-def bin_average(plane: np.ndarray, factor: int) -> np.ndarray:
-    """Mean of factor × factor blocks, rounded for integers: [H, W] → [H//f, W//f], same dtype.
-
-    Rows and columns that fill no block are left out at the bottom and right.
-    """
-    return _as_dtype(_blocks(plane, factor).mean(axis=(1, 3), dtype=np.float64), plane.dtype)
-
-
-def bin_labels(labels: np.ndarray, factor: int) -> np.ndarray:
-    """Most frequent label of each factor × factor block: [H, W] → [H//f, W//f], same dtype.
-
-    Of equally frequent labels the one met first (row by row) wins, so cells neither grow nor
-    shrink on average.
-    """
-    blocks = _blocks(labels, factor).swapaxes(1, 2)
-    blocks = blocks.reshape(*blocks.shape[:2], factor * factor)
-    counts = np.stack(
-        [(blocks == blocks[..., k : k + 1]).sum(-1) for k in range(factor * factor)], axis=-1
-    )
-    return np.take_along_axis(blocks, counts.argmax(-1)[..., None], axis=-1)[..., 0]
-
-
-def _blocks(plane: np.ndarray, factor: int) -> np.ndarray:
-    height, width = plane.shape[0] // factor, plane.shape[1] // factor
-    return plane[: height * factor, : width * factor].reshape(height, factor, width, factor)
-
-
-def _as_dtype(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    if np.issubdtype(dtype, np.integer):
-        values = np.rint(values)
-    return values.astype(dtype)

@@ -14,6 +14,8 @@ from urllib.parse import quote, unquote, urlsplit
 import pooch
 import requests
 
+from isl_jax.files import write_text
+
 NOTICE = "SOURCE.txt"
 
 _CHUNK = 1 << 16
@@ -118,7 +120,8 @@ def fetch(
         raise ValueError(f"base URL {base!r} is none of http://…, https://… and file:///…")
     missing = [file for file in files if not is_present(file, out)]
     _check_space(out, sum(file.bytes for file in missing))
-    _write_notice(public_set, out)
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / NOTICE, public_set.notice())
     cache = pooch.create(
         path=str(out),
         base_url=base,
@@ -220,10 +223,3 @@ def _check_space(out: Path, needed: int) -> None:
             f"{out}: {needed / 1e6:.0f} MB are to be fetched, but the disk has {free / 1e6:.0f} MB "
             "free; free some space or choose another --out"
         )
-
-
-def _write_notice(public_set: PublicSet, out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    partial = out / f".{NOTICE}.partial"
-    partial.write_text(public_set.notice())
-    partial.rename(out / NOTICE)

@@ -1,16 +1,20 @@
-"""Microscope files to arrays: what a file holds, without its pixels; then single planes of it."""
+"""Image files to arrays: what a file holds, without its pixels; then single planes of it.
+
+TIFF and OME-Zarr have modules of their own; PNG and NumPy files are read here, and of Cellpose's
+pickled `_seg.npy` the masks, without running what it contains.
+"""
 
 import os
+import pickle
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from isl_jax.ingest.images import COLOURS, ImageInfo, damaged, not_grey
-from isl_jax.ingest.numpy_files import inspect_npy, read_npy
-from isl_jax.ingest.ome_zarr import inspect_zarr, is_zarr, list_zarr_images, read_zarr
-from isl_jax.ingest.tiff import TIFF_SUFFIXES, inspect_tiff, read_tiff
+from isl_jax.ingest.images import COLOURS, ImageFile, ImageInfo, damaged, not_grey
+from isl_jax.ingest.ome_zarr import ZarrImage, is_zarr, list_zarr_images
+from isl_jax.ingest.tiff import TIFF_SUFFIXES, TiffImage
 
 IMAGE_SUFFIXES = (*TIFF_SUFFIXES, ".png", ".npy", ".zarr")
 
@@ -34,57 +38,58 @@ def list_images(folder: Path) -> Iterator[Path]:
                 yield here / name
 
 
-def inspect(path: Path, *, colour: bool = False, alone: bool = False) -> ImageInfo:
-    """Channels, planes, size and dtype of an image, from its header alone.
+class ImageFiles:
+    """The images opened so far, so that each header is read once: keep one for each field."""
+
+    def __init__(self) -> None:
+        self._opened: dict[tuple[Path, bool], ImageFile] = {}
+
+    def open(self, path: Path, *, colour: bool = False, alone: bool = False) -> ImageFile:
+        """`open_image`, or what it gave before."""
+        image = self._opened.get((path, alone))
+        if image is None:
+            image = self._opened[path, alone] = open_image(path, colour=True, alone=alone)
+        return _believed(image, colour)
+
+
+def open_image(path: Path, *, colour: bool = False, alone: bool = False) -> ImageFile:
+    """An image with its channels, planes, size and dtype, known from its header alone.
 
     A colour image is refused unless `colour`: then its channels are R, G and B. An OME-TIFF that is
     spread over several files is the whole image, or only what is in this file if `alone`.
     Raises FileNotFoundError, PermissionError or ValueError in one line that names the file.
     """
     path = _existing(path)
-    if is_zarr(path):
-        return inspect_zarr(path)
     suffix = path.suffix.lower()
+    if is_zarr(path):
+        return ZarrImage(path)
     if suffix == ".npy":
-        return inspect_npy(path)
-    info = _inspect_png(path) if suffix == ".png" else inspect_tiff(path, alone=alone)
-    if info.is_colour and not colour:
-        raise not_grey(path, "colour", "--inputs=NAME:rgb")
-    return info
+        return _NumpyImage(path)
+    image = _PngImage(path) if suffix == ".png" else TiffImage(path, alone=alone)
+    return _believed(image, colour)
+
+
+def _believed(image: ImageFile, colour: bool) -> ImageFile:
+    if image.info.is_colour and not colour:
+        raise not_grey(image.path, "colour", "--inputs=NAME:rgb")
+    return image
+
+
+def inspect(path: Path, *, colour: bool = False, alone: bool = False) -> ImageInfo:
+    """What an image holds; see `open_image`."""
+    return open_image(path, colour=colour, alone=alone).info
 
 
 def read(
     path: Path,
     *,
     channel: int = 0,
-    planes: list[int] | None = None,
+    planes: Sequence[int] | None = None,
     colour: bool = False,
     alone: bool = False,
 ) -> np.ndarray:
-    """Planes of one channel: [P, H, W] in the file's own dtype, only these planes being decoded.
-
-    `colour` and `alone` as in `inspect`. Raises ValueError in one line that names the file if its
-    pixels cannot be decoded.
-    """
-    path = _existing(path)
-    info = inspect(path, colour=colour, alone=alone)
-    wanted = list(range(info.planes)) if planes is None else list(planes)
-    try:
-        if is_zarr(path):
-            return read_zarr(path, channel, wanted)
-        if path.suffix.lower() == ".png":
-            pixels = _read_png(path, info)
-            return pixels[None, ..., channel] if info.is_colour else pixels[None]
-        if path.suffix.lower() == ".npy":
-            array = read_npy(path)
-            return np.asarray(array[None] if array.ndim == 2 else array)[wanted]
-        return read_tiff(path, channel, wanted, alone=alone)
-    except (ValueError, OSError) as error:
-        if str(path) in str(error):
-            raise
-        raise damaged(path, error) from error
-    except Exception as error:  # decoders raise types of their own (zlib.error, LzwError, …)
-        raise damaged(path, error) from error
+    """Planes of one channel: [P, H, W] in the file's own dtype; see `open_image`."""
+    return open_image(path, colour=colour, alone=alone).read(channel, planes)
 
 
 def _existing(path: Path) -> Path:
@@ -103,23 +108,90 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _inspect_png(path: Path) -> ImageInfo:
-    with path.open("rb") as file:
-        head = file.read(33)
-    if len(head) < 33 or head[:8] != b"\x89PNG\r\n\x1a\n":
-        raise damaged(path, "not a PNG file")
-    width, height, bits, colour = struct.unpack(">IIBB", head[16:26])
-    if colour in (3, 4):
-        kind = {3: "palette", 4: "grey + alpha"}[colour]
-        raise not_grey(path, kind)
-    channels = COLOURS if colour else ("0",)
-    return ImageInfo(channels, 1, height, width, np.dtype(np.uint16 if bits == 16 else np.uint8))
+class _PngImage(ImageFile):
+    def __init__(self, path: Path):
+        with path.open("rb") as file:
+            head = file.read(33)
+        if len(head) < 33 or head[:8] != b"\x89PNG\r\n\x1a\n":
+            raise damaged(path, "not a PNG file")
+        width, height, bits, colour = struct.unpack(">IIBB", head[16:26])
+        if colour in (3, 4):
+            raise not_grey(path, {3: "palette", 4: "grey + alpha"}[colour])
+        dtype = np.dtype(np.uint16 if bits == 16 else np.uint8)
+        super().__init__(path, ImageInfo(COLOURS if colour else ("0",), 1, height, width, dtype))
+
+    def _decode(self, channel: int, planes: list[int]) -> np.ndarray:
+        from imagecodecs import png_decode
+
+        info, pixels = self.info, png_decode(self.path.read_bytes())
+        if pixels.shape[:2] != (info.height, info.width) or (pixels.ndim == 3) != info.is_colour:
+            raise damaged(self.path, f"{pixels.shape} pixels decoded")
+        return pixels[None, ..., channel] if info.is_colour else pixels[None]
 
 
-def _read_png(path: Path, info: ImageInfo) -> np.ndarray:
-    from imagecodecs import png_decode
+class _NumpyImage(ImageFile):
+    """A .npy image [H, W] or [P, H, W], memory-mapped."""
 
-    pixels = png_decode(path.read_bytes())
-    if pixels.shape[:2] != (info.height, info.width) or (pixels.ndim == 3) != info.is_colour:
-        raise damaged(path, f"{pixels.shape} pixels decoded")
-    return pixels
+    def __init__(self, path: Path):
+        array = _read_npy(path)
+        if array.ndim not in (2, 3) or array.dtype.kind not in "biuf":
+            raise ValueError(
+                f"{path}: holds {array.dtype} {list(array.shape)}, expected numbers [H, W] or "
+                "[P, H, W]"
+            )
+        self._stack = array[None] if array.ndim == 2 else array
+        planes, height, width = self._stack.shape
+        super().__init__(path, ImageInfo(("0",), planes, height, width, array.dtype))
+
+    def _decode(self, channel: int, planes: list[int]) -> np.ndarray:
+        return np.asarray(self._stack[planes])
+
+    def mapped(self, channel: int, plane: int) -> np.ndarray:
+        return self._stack[plane]
+
+
+# All that a dictionary of arrays, numbers and text needs; nothing here acts when it is called.
+_HARMLESS = {
+    (module, name)
+    for package in ("numpy.core", "numpy._core")
+    for module, name in (
+        (f"{package}.multiarray", "_reconstruct"),
+        (f"{package}.multiarray", "scalar"),
+        (f"{package}.numeric", "_frombuffer"),
+    )
+} | {("numpy", "ndarray"), ("numpy", "dtype"), ("collections", "OrderedDict")}
+
+
+class _ArraysOnly(pickle.Unpickler):
+    def find_class(self, module: str, name: str):
+        if (module, name) not in _HARMLESS:
+            raise pickle.UnpicklingError(f"it refers to {module}.{name}, which is not an array")
+        return super().find_class(module, name)
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    """Array of a .npy file, memory-mapped; of a Cellpose `_seg.npy`, its masks.
+
+    Pickled content is rebuilt from arrays, numbers and text alone: a file that refers to anything
+    else is refused (ValueError) before any of it runs.
+    """
+    try:
+        with path.open("rb") as file:
+            version = np.lib.format.read_magic(file)
+            header = (
+                np.lib.format.read_array_header_1_0
+                if version == (1, 0)
+                else np.lib.format.read_array_header_2_0
+            )
+            if not header(file)[2].hasobject:
+                return np.load(path, mmap_mode="r")
+            content = _ArraysOnly(file).load()
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"{path}: is not read, {error}; save the masks as a TIFF file") from None
+    except (ValueError, EOFError, KeyError, IndexError, AttributeError, TypeError) as error:
+        raise damaged(path, error) from error
+    content = content.item() if isinstance(content, np.ndarray) and content.shape == () else content
+    masks = content.get("masks") if isinstance(content, dict) else None
+    if not isinstance(masks, np.ndarray):
+        raise ValueError(f"{path}: has no array 'masks', as Cellpose's _seg.npy files have")
+    return masks

@@ -11,51 +11,61 @@ from xml.etree import ElementTree
 import numpy as np
 from tifffile import TiffFile, TiffFileError, TiffPageSeries
 
-from isl_jax.ingest.images import COLOURS, ImageInfo, damaged, not_grey
+from isl_jax.ingest.images import COLOURS, MICROMETRES, ImageFile, ImageInfo, damaged, not_grey
 
 # A damaged file is reported once, by the exception raised here, not by log lines of the decoder.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".stk", ".btf")
 
-# Metres, inches and so on to µm.
-_MICROMETRES = {"µm": 1, "um": 1, "micron": 1, "microns": 1, "nm": 1e-3, "mm": 1e3, "cm": 1e4}
 
-
-def inspect_tiff(path: Path, *, alone: bool = False) -> ImageInfo:
-    """What the image of a TIFF file holds; ValueError if it cannot be used.
+class TiffImage(ImageFile):
+    """The first image that (part of) a TIFF file belongs to; ValueError if it cannot be used.
 
     Of an OME-TIFF that is spread over several files this is the whole image, or only what is in
     this file if `alone`.
     """
-    with _opened(path, alone) as (tiff, series):
-        return _info(path, tiff, series)
 
+    def __init__(self, path: Path, *, alone: bool = False):
+        with _opened(path) as tiff:
+            # Files of one experiment may each describe all images of it: theirs is not the first.
+            own = (
+                s for s in tiff.series if any(p is not None and p.parent is tiff for p in s.pages)
+            )
+            series = next(own, tiff.series[0])
+            in_several = alone and bool(_siblings(path, tiff, series))
+            if not in_several:
+                self._tiff, self._series = tiff, series
+                super().__init__(path, _info(path, tiff, series))
+        if in_several:
+            with _opened(path, is_ome=False) as tiff:
+                self._tiff, self._series = tiff, tiff.series[0]
+                super().__init__(path, _info(path, tiff, self._series))
 
-def read_tiff(path: Path, channel: int, planes: list[int], *, alone: bool = False) -> np.ndarray:
-    """Planes of one channel, [P, H, W]; only the pages that hold them are decoded."""
-    with _opened(path, alone) as (tiff, series):
-        _info(path, tiff, series)
-        planes_read = _read_planes(path, series, channel, planes)
-    return planes_read.astype(np.uint8) if planes_read.dtype == bool else planes_read
+    def _decode(self, channel: int, planes: list[int]) -> np.ndarray:
+        with _reopened(self._tiff):
+            pixels = _read_planes(self.path, self._series, channel, planes)
+        return pixels.astype(np.uint8) if pixels.dtype == bool else pixels
+
+    def mapped(self, channel: int, plane: int) -> np.ndarray | None:
+        """Memory-mapped where planes lie in one piece, uncompressed; None for others."""
+        series, info = self._series, self.info
+        if info.is_colour or info.siblings or series.dtype == bool or series.axes[-2:] != "YX":
+            return None
+        with _reopened(self._tiff):
+            offset = series.dataoffset
+        if offset is None or len(info.channels) * info.planes != np.prod(series.shape[:-2]):
+            return None
+        dtype = np.dtype(self._tiff.byteorder + np.dtype(series.dtype).char)
+        array = np.memmap(self.path, dtype, "r", offset, series.shape)
+        stack = _stack_axes(series)
+        return array[tuple(
+            channel if axis == "C" else plane if axis in stack else 0 for axis in series.axes[:-2]
+        )]  # fmt: skip
 
 
 @contextmanager
-def _opened(path: Path, alone: bool) -> Iterator[tuple[TiffFile, TiffPageSeries]]:
-    """The file, and the first image that (part of) it belongs to."""
-    with _tiff(path) as tiff:
-        # Files of one experiment may each describe all images of it: theirs is not the first.
-        own = (s for s in tiff.series if any(p is not None and p.parent is tiff for p in s.pages))
-        series = next(own, tiff.series[0])
-        if not (alone and _siblings(path, tiff, series)):
-            yield tiff, series
-            return
-    with _tiff(path, is_ome=False) as tiff:
-        yield tiff, tiff.series[0]
-
-
-@contextmanager
-def _tiff(path: Path, **options: bool) -> Iterator[TiffFile]:
+def _opened(path: Path, **options: bool) -> Iterator[TiffFile]:
     try:
         tiff = TiffFile(path, **options)  # type: ignore[arg-type]
     except (TiffFileError, struct.error, ValueError, IndexError) as error:
@@ -64,6 +74,18 @@ def _tiff(path: Path, **options: bool) -> Iterator[TiffFile]:
         if not tiff.pages or not tiff.series:
             raise damaged(path, "no image inside")
         yield tiff
+
+
+@contextmanager
+def _reopened(tiff: TiffFile) -> Iterator[None]:
+    """While pages of a file are read whose header was read before."""
+    was_closed = tiff.filehandle.closed
+    tiff.filehandle.open()
+    try:
+        yield
+    finally:
+        if was_closed:
+            tiff.filehandle.close()
 
 
 def _siblings(path: Path, tiff: TiffFile, series: TiffPageSeries) -> tuple[Path, ...]:
@@ -142,7 +164,7 @@ def _metadata(tiff: TiffFile, num_channels: int) -> tuple[tuple[str, ...], float
     if tiff.is_ome and tiff.ome_metadata:
         return _ome_metadata(tiff.ome_metadata, numbers)
     if tiff.is_imagej and tiff.imagej_metadata:
-        unit = _MICROMETRES.get(str(tiff.imagej_metadata.get("unit", "")).replace("\\u00B5", "µ"))
+        unit = MICROMETRES.get(str(tiff.imagej_metadata.get("unit", "")).replace("\\u00B5", "µ"))
         resolution = tiff.pages.first.tags.get("XResolution")
         if unit and resolution is not None and resolution.value[0]:
             return numbers, unit * resolution.value[1] / resolution.value[0]
@@ -160,7 +182,7 @@ def _ome_metadata(xml: str, numbers: tuple[str, ...]) -> tuple[tuple[str, ...], 
     if len(names) != len(numbers) or not all(names):
         names = list(numbers)
     size = pixels.get("PhysicalSizeX")
-    unit = _MICROMETRES.get(pixels.get("PhysicalSizeXUnit", "µm").replace("μ", "µ"))
+    unit = MICROMETRES.get(pixels.get("PhysicalSizeXUnit", "µm").replace("μ", "µ"))
     return tuple(map(str, names)), float(size) * unit if size and unit else None
 
 
@@ -183,12 +205,6 @@ def _read_planes(path: Path, series: TiffPageSeries, channel: int, planes: list[
         page = series.pages[number]
         if page is None:
             raise damaged(path, f"plane {number} is missing")
-        file = page.parent.filehandle
-        was_closed = file.closed  # tifffile closes all files of an image but the one it opened
-        file.open()
-        try:
+        with _reopened(page.parent):  # of an image in several files, perhaps another one
             out.append(page.asarray().reshape(sizes["Y"], sizes["X"]))
-        finally:
-            if was_closed:
-                file.close()
     return np.stack(out)

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from isl_jax.data.batches import training_batches
-from isl_jax.data.crops import Crop, FreshCrops, fixed_crops
+from isl_jax.data.batches import CropSource, load_crop, training_batches
+from isl_jax.data.crops import Crop, CropPlan, FreshCrops, fixed_crops
 from isl_jax.data.normalisation import StainScale
-from isl_jax.data.samples import load_crop
 from isl_jax.data.store import FIELDS_DIR, INPUTS, STAIN, Dataset, Field
+from isl_jax.task import Kind, Task
 
 SIZE, CROP, BATCH, PER_IMAGE = 2160, 512, 10, 5
+PLAN, TASK = CropPlan(CROP, PER_IMAGE), Task(Kind.STAIN)
 NUM_FIELDS = 64
 # 575 fields of 2160² × 4 planes × 2 bytes: 20 GiB, as sparse files.
 NUM_SPARSE_FIELDS = 575
@@ -21,25 +22,16 @@ NUM_SPARSE_FIELDS = 575
 
 def ours(root: Path) -> Iterator:
     """Two threads on memory-mapped fields: what training does with many crops."""
-    dataset, crops = _fixed(root)
-    return training_batches(
-        dataset, crops, target="stain", batch_size=BATCH, seed=0, num_workers=2, cache_bytes=0
-    )
-
-
-def resident(root: Path) -> Iterator:
-    """Crops standardised once and kept in memory: what training does with few crops."""
-    dataset, crops = _fixed(root)
-    return training_batches(
-        dataset, crops, target="stain", batch_size=BATCH, seed=0, num_workers=2, cache_bytes=1 << 40
-    )
+    source = CropSource(*_fixed(root), TASK)
+    return training_batches(source, batch_size=BATCH, seed=0, num_workers=2)
 
 
 def fresh_of_20_gib(root: Path) -> Iterator:
     """New crops each epoch, of a data set larger than most memories."""
     dataset = _dataset(root, NUM_SPARSE_FIELDS)
-    crops = FreshCrops(dataset, dataset.fields, rule="any", size=CROP, per_image=PER_IMAGE, seed=0)
-    return training_batches(dataset, crops, target="stain", batch_size=BATCH, seed=0, num_workers=2)
+    crops = FreshCrops(dataset, dataset.fields, "any", PLAN)
+    source = CropSource(dataset, crops, TASK)
+    return training_batches(source, batch_size=BATCH, seed=0, num_workers=2)
 
 
 # Where to standardise: both end with arrays that a training step can use --------------------------
@@ -141,11 +133,8 @@ class _OurCrops(_MemoryMapped):
     def __getitem__(self, index: int):
         if self.dataset is None:
             self.dataset = _dataset(self.root, NUM_FIELDS)
-            self.crops, _ = fixed_crops(
-                self.dataset, self.dataset.fields, rule="any",
-                size=CROP, per_image=PER_IMAGE, seed=0,
-            )  # fmt: skip
-        sample = load_crop(self.dataset, self.crops[index], target="stain")
+            self.crops, _ = fixed_crops(self.dataset, self.dataset.fields, "any", PLAN)
+        sample = load_crop(self.dataset, self.crops[index], TASK)
         return sample["image"], sample["target"], sample["weight"]
 
 
@@ -200,9 +189,7 @@ def write_sparse_store(root: Path) -> None:
 
 def _fixed(root: Path) -> tuple[Dataset, tuple[Crop, ...]]:
     dataset = _dataset(root, NUM_FIELDS)
-    crops, _ = fixed_crops(
-        dataset, dataset.fields, rule="stain_signal", size=CROP, per_image=PER_IMAGE, seed=0
-    )
+    crops, _ = fixed_crops(dataset, dataset.fields, "stain_signal", PLAN)
     return dataset, crops
 
 

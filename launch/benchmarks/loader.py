@@ -28,7 +28,6 @@ Batches = Callable[[Path], Iterator]
 
 _OURS: dict[str, Batches] = {
     "ours, 2 threads": loaders.ours,
-    "ours, crops in memory": loaders.resident,
     "to device, standardised by the loader": loaders.standardised_by_loader,
     "to device, standardised there": loaders.standardised_on_device,
 }

@@ -4,21 +4,25 @@ import numpy as np
 import pytest
 
 from isl_jax.data.batches import (
+    CropSource,
     evaluation_batches,
+    load_crop,
     resident_arrays,
     resident_bytes,
     training_batches,
     training_order,
 )
-from isl_jax.data.crops import FreshCrops, fixed_crops
-from isl_jax.data.samples import load_crop
+from isl_jax.data.crops import Crop, CropPlan, FreshCrops, fixed_crops
+from isl_jax.data.targets import distance_map
+from isl_jax.task import Kind, Task
 
-RECIPE = {"size": 24, "per_image": 3, "seed": 0, "rule": "any_label"}
+PLAN = CropPlan(24, 3)
+STAIN, SEMANTIC, INSTANCES = map(Task, Kind)
 
 
 @pytest.fixture(scope="module")
 def crops(dataset):
-    return fixed_crops(dataset, dataset.select("train"), **RECIPE)[0]
+    return fixed_crops(dataset, dataset.select("train"), "any_label", PLAN)[0]
 
 
 def take(iterator, count):
@@ -35,24 +39,22 @@ def same(left, right):
 
 
 def all_variants(dataset, crops, **changes):
-    options = {"target": "distance_and_semantic", "batch_size": 5, "seed": 4} | changes
-    return training_batches(dataset, crops, **options)
+    options = {"batch_size": 5, "seed": 4} | changes
+    return training_batches(CropSource(dataset, crops, INSTANCES), **options)
 
 
 @pytest.mark.parametrize("fresh", [False, True])
 def test_batches_are_the_same_bytes_for_any_number_of_workers(dataset, crops, fresh):
-    chosen = FreshCrops(dataset, dataset.select("train"), **RECIPE) if fresh else crops
+    chosen = FreshCrops(dataset, dataset.select("train"), "any_label", PLAN) if fresh else crops
     one = take(all_variants(dataset, chosen), 11)
     for workers in (1, 4):
-        for cache in (0, 1 << 30):
-            iterator = all_variants(dataset, chosen, num_workers=workers, cache_bytes=cache)
-            assert same(one, take(iterator, 11))
+        assert same(one, take(all_variants(dataset, chosen, num_workers=workers), 11))
 
 
 @pytest.mark.parametrize("fresh", [False, True])
 @pytest.mark.parametrize("step", [0, 1, 2, 3, 6, 11])
 def test_resume_at_any_step_with_another_number_of_workers(dataset, crops, step, fresh):
-    chosen = FreshCrops(dataset, dataset.select("train"), **RECIPE) if fresh else crops
+    chosen = FreshCrops(dataset, dataset.select("train"), "any_label", PLAN) if fresh else crops
     iterator = all_variants(dataset, chosen, num_workers=2)
     for _ in range(step):
         next(iterator)
@@ -66,27 +68,13 @@ def test_resume_at_any_step_with_another_number_of_workers(dataset, crops, step,
 def test_each_epoch_holds_every_crop_once_in_a_new_order(dataset, crops):
     assert len(crops) == 12
     batches = take(all_variants(dataset, crops, batch_size=4), 6)
-    expected = sorted(
-        load_crop(dataset, crop, target="semantic")["image"].tobytes() for crop in crops
-    )
+    expected = sorted(load_crop(dataset, crop, SEMANTIC)["image"].tobytes() for crop in crops)
     orders = []
     for epoch in (batches[:3], batches[3:]):
         images = [image.tobytes() for batch in epoch for image in batch["image"]]
         assert sorted(images) == expected
         orders.append(images)
     assert orders[0] != orders[1]
-
-
-def test_without_shuffle_crops_come_in_order(dataset, crops):
-    (batch,) = take(all_variants(dataset, crops, shuffle=False, target="stain"), 1)
-    expected = [load_crop(dataset, crop, target="stain") for crop in crops[:5]]
-    for key in ("image", "target", "weight"):
-        np.testing.assert_array_equal(batch[key], np.stack([sample[key] for sample in expected]))
-
-
-def test_one_epoch_without_repeat(dataset, crops):
-    batches = list(all_variants(dataset, crops, repeat=False))
-    assert len(batches) == 2  # 12 crops, whole batches of 5
 
 
 def test_shards_are_parts_of_the_global_batch(dataset, crops):
@@ -105,21 +93,20 @@ def test_batches_can_be_larger_than_the_crop_set(dataset, crops):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_evaluation_gives_every_crop_once_and_pads_the_last_batch(dataset, crops, workers):
-    batches = list(
-        evaluation_batches(dataset, crops, target="semantic", batch_size=5, num_workers=workers)
-    )
+    source = CropSource(dataset, crops, SEMANTIC)
+    batches = list(evaluation_batches(source, batch_size=5, num_workers=workers))
     assert [batch["image"].shape[0] for batch in batches] == [5, 5, 5]
     joined = {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
-    whole = resident_arrays(dataset, crops, target="semantic")
+    whole = resident_arrays(source)
     for key, value in whole.items():
         np.testing.assert_array_equal(joined[key][:12], value)
     assert not joined["weight"][12:].any()
 
 
 def test_resident_arrays_take_the_memory_announced(dataset, crops):
-    arrays = resident_arrays(dataset, crops, target="distance_and_semantic")
-    announced = resident_bytes(dataset, crops, target="distance_and_semantic")
-    assert sum(array.nbytes for array in arrays.values()) == announced
+    source = CropSource(dataset, crops, INSTANCES)
+    arrays = resident_arrays(source)
+    assert sum(array.nbytes for array in arrays.values()) == resident_bytes(source)
 
 
 def test_impossible_requests_are_refused_in_one_line(dataset, crops):
@@ -127,17 +114,16 @@ def test_impossible_requests_are_refused_in_one_line(dataset, crops):
         all_variants(dataset, ())
     with pytest.raises(ValueError, match="batch size 5 does not divide over 2 processes"):
         all_variants(dataset, crops, shard=(0, 2))
-    with pytest.raises(ValueError, match="one epoch of 12 crops holds no batch of 13"):
-        all_variants(dataset, crops, batch_size=13, repeat=False)
     with pytest.raises(ValueError, match="no crop to evaluate"):
-        evaluation_batches(dataset, (), target="stain", batch_size=2)
+        evaluation_batches(CropSource(dataset, (), STAIN), batch_size=2)
 
 
 @pytest.mark.parametrize("shard", [(0, 1), (1, 2)])
 def test_the_order_alone_picks_the_crops_of_the_batches(dataset, crops, shard):
-    whole = resident_arrays(dataset, crops, target="stain")
+    source = CropSource(dataset, crops, STAIN)
+    whole = resident_arrays(source)
     recipe = {"batch_size": 4, "seed": 4, "shard": shard}
-    batches = training_batches(dataset, crops, target="stain", **recipe)
+    batches = training_batches(source, **recipe)
     order = training_order(len(crops), **recipe)
     next(batches)
     order.set_state(batches.get_state())
@@ -145,3 +131,35 @@ def test_the_order_alone_picks_the_crops_of_the_batches(dataset, crops, shard):
     order.close()
     found = [{key: array[index] for key, array in whole.items()} for index in picked]
     assert same(take(batches, 9), found)
+
+
+@pytest.mark.parametrize("scale", ["normalised", "pixels"])
+@pytest.mark.parametrize("name", ["a", "b", "d"])
+def test_distance_of_a_crop_is_cut_from_the_whole_fields_map(dataset, name, scale):
+    whole = distance_map(np.asarray(dataset.labels(name)), scale=scale)
+    task = Task(Kind.INSTANCES, distance_scale=scale, distance_unit=2)
+    drawn, _ = fixed_crops(dataset, [dataset.field(name)], "any", CropPlan(17, 30))
+    for crop in drawn:
+        sample = load_crop(dataset, crop, task)
+        window = np.s_[crop.top : crop.top + 17, crop.left : crop.left + 17]
+        np.testing.assert_array_equal(sample["target"][..., 0], whole[window] / 2)
+        np.testing.assert_array_equal(sample["target"][..., 1], dataset.labels(name)[window] > 0)
+
+
+def test_image_and_stain_of_a_crop_are_cut_from_the_whole_field(dataset):
+    crop = Crop("c", 11, 30, 48)
+    sample = load_crop(dataset, crop, STAIN)
+    window = np.s_[11:59, 30:78]
+    np.testing.assert_array_equal(sample["image"], dataset.standardised("c")[window])
+    scaled = dataset.stain_scale.scale(dataset.stain_image("c")[window])
+    np.testing.assert_array_equal(sample["target"][..., 0], scaled)
+    assert sample["weight"].shape == (48, 48, 1) and sample["weight"].all()
+    assert {array.dtype for array in sample.values()} == {np.dtype(np.float32)}
+
+
+def test_a_crop_past_its_field_is_reflected_and_weighs_nothing_there(dataset):
+    sample = load_crop(dataset, Crop("d", 0, 4, 48), SEMANTIC)
+    assert sample["image"].shape == (48, 48, 3)
+    assert sample["weight"][:40].all() and not sample["weight"][40:].any()
+    np.testing.assert_array_equal(sample["image"][40:], sample["image"][31:39][::-1])
+    np.testing.assert_array_equal(sample["target"][40:], sample["target"][31:39][::-1])

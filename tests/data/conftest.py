@@ -8,7 +8,7 @@ import tifffile
 
 from isl_jax.data.preparation import prepare
 from isl_jax.data.store import Dataset, open_dataset
-from isl_jax.ingest.checks import check_fields
+from isl_jax.ingest.checked import check_fields, recipe_of
 from isl_jax.ingest.discovery import match_files
 from isl_jax.ingest.layouts import Layout, Role
 
@@ -42,11 +42,19 @@ def write_raw(folder: Path, sizes: dict[str, tuple[int, int]], *, seed: int = 0)
             tifffile.imwrite(folder / f"{name}_{channel}.tif", image)
 
 
-def prepare_raw(folder: Path, out: Path, split_of: dict[str, str], **options) -> Dataset:
-    """Prepare such a folder and open it."""
+def prepare_raw(
+    folder: Path,
+    out: Path,
+    split_of: dict[str, str],
+    *,
+    workers: int = 1,
+    on_field=lambda: None,
+    **options,
+) -> Dataset:
+    """Prepare such a folder, by a recipe of these options, and open it."""
     fields, _ = match_files(folder, LAYOUT)
-    checked = check_fields(fields, LAYOUT)
-    return open_dataset(prepare(checked, LAYOUT, split_of, out, **options))
+    checked, recipe = check_fields(fields, LAYOUT), recipe_of(LAYOUT, **options)
+    return open_dataset(prepare(checked, split_of, out, recipe, workers=workers, on_field=on_field))
 
 
 def write_ome_set(

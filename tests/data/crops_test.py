@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 
 from isl_jax.data import crops
-from isl_jax.data.crops import FreshCrops, fixed_crops, valid_positions
+from isl_jax.data.crops import CropPlan, FreshCrops, fixed_crops, valid_positions
 
 
 @settings(deadline=None, max_examples=60)
@@ -55,7 +55,7 @@ def brute_force_positions(dataset, field, size, rule, margin):
 def test_valid_positions_equal_brute_force(dataset, name, size, rule, margin):
     field = dataset.field(name)
     np.testing.assert_array_equal(
-        valid_positions(dataset, field, size=size, rule=rule, margin=margin),
+        valid_positions(dataset, field, rule, CropPlan(size, margin=margin)),
         brute_force_positions(dataset, field, size, rule, margin),
     )
 
@@ -70,9 +70,7 @@ def test_valid_positions_equal_brute_force(dataset, name, size, rule, margin):
 )
 def test_crops_lie_inside_their_field_and_margins(dataset, size, per_image, seed, rule, margin):
     fields = dataset.select("train")
-    drawn, dropped = fixed_crops(
-        dataset, fields, size=size, per_image=per_image, seed=seed, rule=rule, margin=margin
-    )
+    drawn, dropped = fixed_crops(dataset, fields, rule, CropPlan(size, per_image, margin, seed))
     assert {crop.field for crop in drawn}.isdisjoint(dropped)
     assert {crop.field for crop in drawn} | set(dropped) == {field.name for field in fields}
     assert len(set(drawn)) == len(drawn)
@@ -89,28 +87,24 @@ def test_crops_lie_inside_their_field_and_margins(dataset, size, per_image, seed
 
 
 def test_a_fields_crops_do_not_depend_on_the_other_fields(dataset):
-    options = {"size": 32, "per_image": 5, "seed": 7, "rule": "any_label"}
-    everything, _ = fixed_crops(dataset, dataset.select("train"), **options)
-    alone, _ = fixed_crops(dataset, [dataset.field("c")], **options)
+    plan = CropPlan(32, seed=7)
+    everything, _ = fixed_crops(dataset, dataset.select("train"), "any_label", plan)
+    alone, _ = fixed_crops(dataset, [dataset.field("c")], "any_label", plan)
     assert alone == tuple(crop for crop in everything if crop.field == "c")
     assert len(alone) == 5
-    other_seed, _ = fixed_crops(dataset, [dataset.field("c")], **{**options, "seed": 8})
+    other_seed, _ = fixed_crops(dataset, [dataset.field("c")], "any_label", replace(plan, seed=8))
     assert other_seed != alone
 
 
 def test_fields_without_a_valid_crop_are_dropped_and_reported(dataset):
     fields = dataset.select("train")
-    drawn, dropped = fixed_crops(
-        dataset, fields, size=41, per_image=5, seed=0, rule="any", margin=(0.1, 0, 0, 0)
-    )
+    drawn, dropped = fixed_crops(dataset, fields, "any", CropPlan(41, margin=(0.1, 0, 0, 0)))
     assert dropped == ("d",)
     assert len(drawn) == 5 * (len(fields) - 1)
 
 
 def test_fresh_crops_differ_between_epochs_and_obey_the_rule(dataset):
-    fresh = FreshCrops(
-        dataset, dataset.select("train"), size=20, per_image=4, seed=3, rule="any_label"
-    )
+    fresh = FreshCrops(dataset, dataset.select("train"), "any_label", CropPlan(20, 4, seed=3))
     first = [fresh.crop(0, index) for index in range(len(fresh))]
     assert first == [fresh.crop(0, index) for index in range(len(fresh))]
     assert len(fresh) == 16
@@ -125,7 +119,7 @@ def test_fresh_crops_differ_between_epochs_and_obey_the_rule(dataset):
 
 def test_fresh_crops_are_uniform_over_valid_positions(dataset):
     field = replace(dataset.field("a"))
-    fresh = FreshCrops(dataset, [field], size=78, per_image=1, seed=0, rule="any")
+    fresh = FreshCrops(dataset, [field], "any", CropPlan(78, 1))
     counts = np.zeros((3, 19), int)
     for epoch in range(57 * 20):
         crop = fresh.crop(epoch, 0)
@@ -147,4 +141,4 @@ def test_a_dim_nucleus_counts_as_stain_signal():
 
 def test_an_unknown_rule_is_named(dataset):
     with pytest.raises(ValueError, match="rule 'bright'"):
-        valid_positions(dataset, dataset.field("a"), size=8, rule="bright")  # type: ignore
+        valid_positions(dataset, dataset.field("a"), "bright", CropPlan(8))  # type: ignore

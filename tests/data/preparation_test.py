@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 
@@ -7,12 +8,13 @@ import tifffile
 from imagecodecs import png_encode
 
 from isl_jax.data import preparation
+from isl_jax.data.binning import bin_average, bin_labels
 from isl_jax.data.store import open_dataset
-from isl_jax.ingest.checks import check_fields
+from isl_jax.ingest.checked import CheckedField, check_fields, recipe_of
 from isl_jax.ingest.discovery import match_files
 from isl_jax.ingest.layouts import Layout, Role, layout_from_options
 from isl_jax.ingest.presets import PRESETS
-from isl_jax.ingest.projections import bin_average, bin_labels, focus_projection
+from isl_jax.ingest.projections import focus_projection
 from tests.data.conftest import LAYOUT, prepare_raw, write_ome_set, write_raw
 
 
@@ -20,8 +22,8 @@ def prepared(source, layout, out, **options):
     """All fields of a folder, for training."""
     fields, _ = match_files(source, layout)
     split_of = {field.name: "train" for field in fields}
-    checked = check_fields(fields, layout)
-    return open_dataset(preparation.prepare(checked, layout, split_of, out, **options))
+    checked, recipe = check_fields(fields, layout), recipe_of(layout, **options)
+    return open_dataset(preparation.prepare(checked, split_of, out, recipe))
 
 
 def contents(root):
@@ -258,19 +260,57 @@ def test_an_interrupted_preparation_goes_on_where_it_stopped(tmp_path, monkeypat
         prepare_raw(tmp_path / "raw", tmp_path / "out", split_of, on_field=interrupt_after_two)
     assert not (tmp_path / "out").exists()
     loaded = []
-    original = preparation.load_field
+    original = CheckedField.load
 
-    def load_field(checked, *arguments, **options):
-        loaded.append(checked.raw.name)
-        return original(checked, *arguments, **options)
+    def load(field):
+        loaded.append(field.name)
+        return original(field)
 
-    monkeypatch.setattr(preparation, "load_field", load_field)
+    monkeypatch.setattr(CheckedField, "load", load)
+    # A killed process leaves a draft behind, which is no field.
+    (interrupted,) = tmp_path.glob(".out.*.partial/fields")
+    (interrupted / ".c.1-1.partial").mkdir()
     resumed = prepare_raw(tmp_path / "raw", tmp_path / "out", split_of)
     assert loaded == ["c"]
     monkeypatch.undo()
     fresh = prepare_raw(tmp_path / "raw", tmp_path / "fresh", split_of)
     assert contents(resumed.root) == contents(fresh.root)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["fresh", "out", "raw"]
+
+
+def test_fields_may_come_from_anywhere(tmp_path):
+    @dataclasses.dataclass
+    class Drawn:
+        name: str
+        group: str = "one"
+        channels: tuple[str, ...] = ("a", "b")
+        stain_dtype: np.dtype | None = None
+        pixel_size: float | None = 0.5
+        sources: dict = dataclasses.field(default_factory=dict)
+        stamp: str = ""
+
+        def load(self):
+            return numbers((9, 8, 2)), None, numbers((9, 8), dtype=np.int32)
+
+    recipe = preparation.Recipe("cell", None, binning=2)
+    root = preparation.prepare([Drawn("x")], {"x": "train"}, tmp_path / "out", recipe)
+    dataset = open_dataset(root)
+    assert (dataset.pixel_size, dataset.inputs("x").shape, dataset.stain) == (1.0, (4, 4, 2), None)
+    np.testing.assert_array_equal(dataset.labels("x"), bin_labels(Drawn("x").load()[2], 2))
+
+
+def test_a_data_set_is_replaced_when_the_new_one_is_whole(tmp_path):
+    write_raw(tmp_path / "raw", {"a": (40, 50), "b": (40, 50)})
+    root = prepare_raw(tmp_path / "raw", tmp_path / "out", {"a": "train", "b": "test"}).root
+    before = contents(root)
+    image = np.full((40, 50), 7, np.uint16)  # an empty plane, found while it is converted
+    tifffile.imwrite(tmp_path / "raw" / "b_phase.tif", image)
+    with pytest.raises(ValueError, match="every pixel is 7"):
+        prepare_raw(tmp_path / "raw", root, {"a": "train", "b": "test"})
+    assert contents(root) == before
+    prepare_raw(tmp_path / "raw", root, {"a": "train"})
+    assert [path.name for path in (root / "fields").iterdir()] == ["a"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "raw"]
 
 
 def test_names_with_spaces_and_other_alphabets(tmp_path):
@@ -302,7 +342,8 @@ def test_real_sets_come_back_pixel_for_pixel(name, real_data, tmp_path):
     fields = fields[:6]
     checked = check_fields(fields, layout)
     split_of = {field.name: "train" for field in fields}
-    dataset = open_dataset(preparation.prepare(checked, layout, split_of, tmp_path / "out"))
+    root = preparation.prepare(checked, split_of, tmp_path / "out", recipe_of(layout))
+    dataset = open_dataset(root)
     assert len(dataset.fields) == len(fields)
     for field in fields:
 

@@ -77,9 +77,11 @@ def test_annotated_subsets_are_nested_and_drawn_from_the_training_fields(dataset
 
 
 def test_unusable_folders_are_refused_in_one_line(dataset, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"absent: no such folder; make it with"):
+    with pytest.raises(
+        FileNotFoundError, match=r"absent: no such folder; make it with isl-prepare --out"
+    ):
         open_dataset(tmp_path / "absent")
-    with pytest.raises(FileNotFoundError, match="is not a prepared data set"):
+    with pytest.raises(FileNotFoundError, match=r"is not a prepared data set .* with isl-prepare"):
         open_dataset(tmp_path)
     copy = shutil.copytree(dataset.root, tmp_path / "copy")
     description = json.loads((copy / "dataset.json").read_text())
@@ -90,7 +92,7 @@ def test_unusable_folders_are_refused_in_one_line(dataset, tmp_path):
     with pytest.raises(ValueError, match="has schema 99"):
         open_dataset(copy)
     (copy / "dataset.json").write_text("{")
-    with pytest.raises(ValueError, match="is damaged"):
+    with pytest.raises(ValueError, match="damaged"):
         open_dataset(copy)
 
 

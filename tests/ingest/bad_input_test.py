@@ -12,7 +12,7 @@ from imagecodecs import png_encode
 
 from isl_jax.data.preparation import prepare
 from isl_jax.data.splits import split_by_files, split_by_fraction, split_by_groups
-from isl_jax.ingest.checks import check_fields
+from isl_jax.ingest.checked import CheckedField, check_fields, recipe_of
 from isl_jax.ingest.discovery import match_files
 from isl_jax.ingest.layouts import layout_from_options
 from isl_jax.ingest.presets import PRESETS, load_layout
@@ -37,7 +37,7 @@ def attempt(source: Path, out: Path, **changes) -> None:
     fields, _ = match_files(source, layout, exclude=exclude)
     checked = check_fields(fields, layout)
     split_of = split({field.name: field.group for field in fields})
-    prepare(checked, layout, split_of, out, stain_scale=stain_scale, workers=workers)
+    prepare(checked, split_of, out, recipe_of(layout, stain_scale=stain_scale), workers=workers)
 
 
 def rewrite(name: str, image, **options) -> Callable[[Path], object]:
@@ -312,7 +312,7 @@ def test_a_fault_in_the_last_field_is_found_before_the_first_is_converted(
     raw, tmp_path, monkeypatch
 ):
     (raw / "c_bright.tif").unlink()
-    monkeypatch.setattr("isl_jax.data.preparation.load_field", pytest.fail)
+    monkeypatch.setattr(CheckedField, "load", pytest.fail)
     with pytest.raises(ValueError, match="field 'c' has no 'bright'"):
         attempt(raw, tmp_path / "out")
 

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import tifffile
 
-from isl_jax.ingest.checks import check_field
 from isl_jax.ingest.discovery import match_files
 from isl_jax.ingest.layouts import layout_from_options
 from isl_jax.ingest.overview import look
@@ -11,7 +10,7 @@ from tests.data.conftest import LAYOUT, write_raw
 
 def looked(folder, layout):
     (field,), _ = match_files(folder, layout)
-    return look(check_field(field, layout), layout)
+    return look(field, layout)
 
 
 def test_every_role_has_a_line_over_its_chosen_planes(tmp_path):

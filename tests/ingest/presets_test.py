@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from isl_jax.ingest import readers
-from isl_jax.ingest.checks import check_fields, load_field
+from isl_jax.ingest.checked import check_fields
 from isl_jax.ingest.discovery import match_files
 from isl_jax.ingest.layouts import Role
 from isl_jax.ingest.presets import PRESETS
@@ -80,7 +80,7 @@ def genuine(real_data):
         layout = dataclasses.replace(PRESETS["deepcell2016"], labels=(labels,), stain=Role(stain))
         fields, _ = match_files(root, layout, exclude=rf"^(?!{name}$)")
         (checked,) = check_fields(fields, layout)
-        return load_field(checked, layout)
+        return checked.load()
 
     return load
 

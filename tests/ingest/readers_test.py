@@ -319,3 +319,25 @@ def test_metadata_is_read_without_pixels(tmp_path):
         writer.write(shape=(3000, 3000), dtype=np.uint16, data=None)
     info = readers.inspect(path)  # a sparse file: 18 MB that were never written
     assert (info.height, info.width) == (3000, 3000)
+
+
+def test_planes_that_lie_in_one_piece_are_read_where_they_are(tmp_path):
+    image = numbers((3, 2, 12, 14))
+    hyper, packed = tmp_path / "hyper.tif", tmp_path / "packed.tif"
+    tifffile.imwrite(hyper, image, imagej=True, metadata={"axes": "ZCYX"})
+    tifffile.imwrite(packed, image[:, 0], compression="zlib", photometric="minisblack")
+    np.save(tmp_path / "x.npy", image[:, 1])
+    write_zarr(tmp_path / "x.zarr", image, "zcyx", version="0.5")
+    for path, channel in ((hyper, 1), (tmp_path / "x.npy", 0), (tmp_path / "x.zarr", 1)):
+        plane = readers.open_image(path).mapped(channel, 2)
+        assert tuple(plane.shape) == (12, 14)
+        assert isinstance(plane, np.memmap) or not isinstance(plane, np.ndarray)
+        np.testing.assert_array_equal(plane[3:9, 5:99], image[2, 1, 3:9, 5:])
+    assert readers.open_image(packed).mapped(0, 2) is None
+
+
+def test_a_pixel_size_in_nanometres(tmp_path):
+    path = tmp_path / "x.tif"
+    metadata = {"axes": "YX", "unit": "nm"}
+    tifffile.imwrite(path, numbers((5, 6)), imagej=True, resolution=(0.01, 0.01), metadata=metadata)
+    assert readers.inspect(path).pixel_size == pytest.approx(0.1)

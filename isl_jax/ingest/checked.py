@@ -1,17 +1,19 @@
-"""Do the files of each field fit together? Asked of all fields before any is converted."""
+"""Fields whose files fit together: found so before any is converted, then read."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from isl_jax.ingest import readers
-from isl_jax.ingest.annotations import instances_from_interior, instances_from_mask
+from isl_jax.data.preparation import Recipe
 from isl_jax.ingest.discovery import Part, RawField
 from isl_jax.ingest.images import COLOURS, ImageInfo
+from isl_jax.ingest.labels import check_labels, read_labels
 from isl_jax.ingest.layouts import Layout, Role, label_channels
-from isl_jax.ingest.projections import PROJECTIONS, bin_average, bin_labels
+from isl_jax.ingest.projections import PROJECTIONS
+from isl_jax.ingest.readers import ImageFiles
 
 # By role: where its planes are, in order, and what the files say.
 _Headers = Mapping[str, Sequence[tuple[Part, ImageInfo]]]
@@ -19,15 +21,53 @@ _Headers = Mapping[str, Sequence[tuple[Part, ImageInfo]]]
 
 @dataclass(frozen=True)
 class CheckedField:
-    """A raw field whose files have been found to fit together, known from their headers."""
+    """A raw field whose files fit together, known from their headers: `preparation.SourceField`.
+
+    `labels`: the one of the layout's labels that it has.
+    """
 
     raw: RawField
+    layout: Layout
     height: int
     width: int
     channels: tuple[str, ...]
     stain_dtype: np.dtype | None
-    label_channel: str | None
+    labels: str | None
     pixel_size: float | None
+
+    @property
+    def name(self) -> str:
+        """The raw field's, as is all that does not come from the headers."""
+        return self.raw.name
+
+    @property
+    def group(self) -> str:  # noqa: D102
+        return self.raw.group
+
+    @property
+    def sources(self) -> dict[str, Any]:  # noqa: D102
+        return self.raw.sources
+
+    @property
+    def stamp(self) -> str:  # noqa: D102
+        return self.raw.stamp
+
+    def load(self) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+        """Inputs [H, W, C], stain [H, W] or None (raw dtypes), labels int32 [H, W] or None.
+
+        Raises ValueError for NaN, infinite or constant planes and for negative labels.
+        """
+        files, layout = ImageFiles(), self.layout
+        planes = [p for role in layout.inputs for p in read_role(self.raw, role, files)]
+        stain = read_role(self.raw, layout.stain, files)[0] if layout.stain else None
+        labels = read_labels(self.raw, self.labels, files) if self.labels else None
+        return np.stack(planes, axis=-1), stain, labels
+
+
+def recipe_of(layout: Layout, **options: Any) -> Recipe:
+    """The recipe for a data set of fields of a layout; options are those of `Recipe`."""
+    stain = layout.stain.channel if layout.stain else None
+    return Recipe(layout.study, stain, layout=layout.record(), **options)
 
 
 def check_fields(
@@ -57,12 +97,13 @@ def check_fields(
     return tuple(checked)
 
 
-def check_field(field: RawField, layout: Layout) -> CheckedField:
+def check_field(field: RawField, layout: Layout, files: ImageFiles | None = None) -> CheckedField:
     """Check one field by the headers of its files (floats: also their pixels, for NaN).
 
     Raises ValueError or OSError in one line that names the file and the remedy.
     """
-    roles = [*layout.inputs, *([layout.stain] if layout.stain else [])]
+    files = files or ImageFiles()
+    roles = layout.roles()
     for role in roles:
         if role.channel not in field.files:
             raise ValueError(
@@ -74,7 +115,7 @@ def check_field(field: RawField, layout: Layout) -> CheckedField:
     )
     masks = [Role(channel) for channel in label_channels(labels)] if labels else []
     headers = {
-        str(role): [(part, _header(part)) for part in parts_of(field, role)]
+        str(role): [(part, _header(part, files)) for part in parts_of(field, role, files)]
         for role in [*roles, *masks]
     }
     height, width = _common_size(field, headers)
@@ -85,17 +126,18 @@ def check_field(field: RawField, layout: Layout) -> CheckedField:
             f"for instance --stain={name}:max"
         )
     for mask in masks:
-        _check_labels(headers[str(mask)])
+        check_labels(headers[str(mask)])
     for role in roles:
         if any(info.dtype.kind == "f" for _, info in headers[str(role)]):
-            read_role(field, role)
+            read_role(field, role, files)
     return CheckedField(
         raw=field,
+        layout=layout,
         height=height,
         width=width,
         channels=tuple(n for role in layout.inputs for n in _plane_names(field, role, headers)),
         stain_dtype=headers[str(layout.stain)][0][1].dtype if layout.stain else None,
-        label_channel=labels,
+        labels=labels,
         pixel_size=layout.pixel_size or headers[str(layout.inputs[0])][0][1].pixel_size,
     )
 
@@ -104,21 +146,34 @@ def _leave_out(field: RawField) -> str:
     return f"leave the field out with --exclude='^{re.escape(field.name)}$'"
 
 
-def parts_of(field: RawField, role: Role) -> tuple[Part, ...]:
+def parts_of(field: RawField, role: Role, files: ImageFiles | None = None) -> tuple[Part, ...]:
     """Where the planes of a role are, in their order; ValueError if colours are asked of grey."""
     parts = field.files[role.channel]
     if role.projection != "rgb":
         return parts
+    files, colours = files or ImageFiles(), []
     for part in parts:
-        if not readers.inspect(part.path, colour=True).is_colour:
+        info = files.open(part.path, colour=True).info
+        if not info.is_colour:
             raise ValueError(
                 f"{part.path}: is a grey image, but {role} was asked for; write {role.channel}"
             )
-    return tuple(Part(part.path, k, True) for part in parts for k in range(len(COLOURS)))
+        colours += [Part(part.path, k, True, info) for k in range(len(COLOURS))]
+    return tuple(colours)
 
 
-def _header(part: Part) -> ImageInfo:
-    info = part.inspect()
+def chosen_planes(
+    field: RawField, role: Role, files: ImageFiles | None = None
+) -> list[tuple[Part, int]]:
+    """Where each chosen plane of a role is, in order: a part, and its number there."""
+    files = files or ImageFiles()
+    parts = parts_of(field, role, files)
+    address = [(part, k) for part in parts for k in range(part.inspect(files).planes)]
+    return [address[k] for k in role.select(len(address))]
+
+
+def _header(part: Part, files: ImageFiles) -> ImageInfo:
+    info = part.inspect(files)
     if part.channel is None and len(info.channels) > 1:
         raise ValueError(
             f"{part.path}: holds {len(info.channels)} channels ({', '.join(info.channels)}) where "
@@ -155,54 +210,10 @@ def _plane_names(field: RawField, role: Role, headers: _Headers) -> list[str]:
     return [role.channel] if count == 1 else [f"{role.channel}[{plane}]" for plane in chosen]
 
 
-def _check_labels(headers: Sequence[tuple[Part, ImageInfo]]) -> None:
-    path, dtype = headers[0][0].path, headers[0][1].dtype
-    if dtype.kind not in "iu":
-        raise ValueError(f"{path}: labels are {dtype}, expected integers; save as uint16")
-    planes = sum(info.planes for _, info in headers)
-    if planes > 1:
-        raise ValueError(f"{path}: labels have {planes} planes, expected one; save a 2-D mask")
-
-
-def load_field(
-    checked: CheckedField, layout: Layout, *, binning: int = 1
-) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
-    """Read one field: inputs [H, W, C], stain [H, W] or None (raw dtypes), labels int32 or None.
-
-    `binning` averages blocks of images and takes the most frequent label of each block. Raises
-    ValueError for NaN, infinite or constant planes and for negative labels.
-    """
-    field = checked.raw
-    planes = [plane for role in layout.inputs for plane in read_role(field, role)]
-    stain = read_role(field, layout.stain)[0] if layout.stain else None
-    labels = read_labels(field, checked.label_channel) if checked.label_channel else None
-    if binning > 1:
-        planes = [bin_average(plane, binning) for plane in planes]
-        stain = None if stain is None else bin_average(stain, binning)
-        labels = None if labels is None else bin_labels(labels, binning)
-    return np.stack(planes, axis=-1), stain, labels
-
-
-def read_labels(field: RawField, text: str) -> np.ndarray:
-    """Instance ids, read or made from what `text` (a layout's label) names."""
-    part, *edge = [field.files[channel][0] for channel in label_channels(text)]
-    labels = part.read()[0]
-    if edge:
-        return instances_from_interior(labels, edge[0].read()[0])
-    if text.endswith(":components"):
-        return instances_from_mask(labels)
-    if labels.min() < 0 or labels.max() > np.iinfo(np.int32).max:
-        raise ValueError(
-            f"{part.path}: labels go from {labels.min()} to {labels.max()}, expected 0 for "
-            f"background up to {np.iinfo(np.int32).max}; number the cells from 1"
-        )
-    return labels.astype(np.int32)
-
-
-def read_role(field: RawField, role: Role) -> np.ndarray:
+def read_role(field: RawField, role: Role, files: ImageFiles | None = None) -> np.ndarray:
     """Planes of a role, projected: [P, H, W] in the raw dtype, finite and not constant."""
     stack = []
-    for where, plane in planes_of(field, role):
+    for where, plane in planes_of(field, role, files):
         fault = plane_fault(field, where, plane)
         if fault:
             raise ValueError(fault)
@@ -211,13 +222,14 @@ def read_role(field: RawField, role: Role) -> np.ndarray:
     return PROJECTIONS[role.projection](planes)[None] if role.projection in PROJECTIONS else planes
 
 
-def planes_of(field: RawField, role: Role) -> Iterator[tuple[str, np.ndarray]]:
+def planes_of(
+    field: RawField, role: Role, files: ImageFiles | None = None
+) -> Iterator[tuple[str, np.ndarray]]:
     """Each chosen plane [H, W] of a role in turn, after the words that tell where it lies."""
-    parts = parts_of(field, role)
-    address = [(part, k) for part in parts for k in range(part.inspect().planes)]
-    for part, number in (address[k] for k in role.select(len(address))):
-        (plane,) = part.read([number])
-        is_stack = len(address) > len(parts)
+    files = files or ImageFiles()
+    for part, number in chosen_planes(field, role, files):
+        (plane,) = part.read([number], files)
+        is_stack = part.inspect(files).planes > 1
         yield f"{part.path}, plane {number}" if is_stack else str(part.path), plane
 
 

@@ -3,7 +3,7 @@ import pytest
 from skimage.measure import label
 from skimage.segmentation import expand_labels
 
-from isl_jax.ingest.annotations import instances_from_interior, instances_from_mask
+from isl_jax.ingest.labels import instances_from_interior, instances_from_mask
 
 
 def same_objects(labels, expected):
