@@ -21,30 +21,30 @@ Other labels from the same maps, without the network:
 """
 
 import dataclasses
+import functools
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from absl import flags
 from tqdm import tqdm
 
 from isl_jax.inference.info import ModelInfo
-from isl_jax.inference.job import Job, fingerprint, read_records, shard
+from isl_jax.inference.job import ImageSource, Job, fingerprint, read_records, shard
 from isl_jax.inference.model import Model, load_model, model_folder
-from isl_jax.inference.pipeline import Outcome, Stopwatch, predict_all
-from isl_jax.inference.relabel import MapSource, find_maps, relabel_all
-from isl_jax.inference.sources import Source, find_sources, roles_of
+from isl_jax.inference.pipeline import Outcome, predict_all
+from isl_jax.inference.relabel import find_maps
+from isl_jax.inference.sources import find_sources, roles_of
 from isl_jax.inference.tiling import HALO, TILE
 from isl_jax.ingest.layouts import parse_roles
 from isl_jax.ingest.presets import load_layout
 from isl_jax.launch.command import command
 from isl_jax.launch.configuration import configure_jax
 from isl_jax.outputs.pictures import write_contact_sheet
-from isl_jax.outputs.writers import outputs_of
+from isl_jax.outputs.writers import outputs_of, write_outputs
 
 _MODEL = flags.DEFINE_string("model", None, "Workdir of a run, or its model folder.")
 _INPUT = flags.DEFINE_list("input", None, "Images: files, folders, patterns, lists (.txt).")
@@ -76,7 +76,10 @@ _HALO = flags.DEFINE_integer("halo", HALO, "Context of a tile that is thrown awa
 _WORKERS = flags.DEFINE_integer("workers", 2, "Threads that label and write.", lower_bound=1)
 _READERS = flags.DEFINE_integer("readers", 2, "Threads that read.", lower_bound=1)
 _COMPUTE_DTYPE = flags.DEFINE_enum(
-    "compute_dtype", "auto", ["auto", "float32", "bfloat16"], "Precision of the network."
+    "compute_dtype",
+    "float32",
+    ["float32", "bfloat16"],
+    "Precision of the network; h and all scores are of float32.",
 )
 
 
@@ -84,11 +87,10 @@ def main() -> int:
     """Predict what the flags name; 1 if any image failed."""
     configure_jax()
     path = model_folder(_needed(_MODEL))
-    model = load_model(path, compute_dtype=_dtype())
+    model = load_model(path, compute_dtype=jnp.dtype(_COMPUTE_DTYPE.value))
     model.info = _with_flags(model.info)
     job = _job(path, model.info)
     sources, num_unused = _sources(model.info)
-    job.check(sources)
     if _SHARD.value:
         sources = shard(sources, _SHARD.value)
     job.prepare()
@@ -100,7 +102,7 @@ def main() -> int:
     return _predict(todo, model, job)
 
 
-def _sources(info: ModelInfo) -> tuple[list[Source] | list[MapSource], int]:
+def _sources(info: ModelInfo) -> tuple[Sequence[ImageSource], int]:
     """The images to predict, or the maps to label anew; and the number of files not used."""
     images, num_unused = [], 0
     if _INPUT.value or not _FROM_MAPS.value:
@@ -113,17 +115,17 @@ def _sources(info: ModelInfo) -> tuple[list[Source] | list[MapSource], int]:
     return find_maps(Path(_FROM_MAPS.value), info, images), num_unused
 
 
-def _predict(sources: Sequence[Any], model: Model, job: Job) -> int:
-    stopwatch, began, failed, num_done = Stopwatch(), time.perf_counter(), [], 0
-    shared: dict[str, Any] = {"folder": job.folder, "stopwatch": stopwatch}
-    shared["num_workers"] = _WORKERS.value
-    if _FROM_MAPS.value:
-        outcomes = relabel_all(sources, job.finish, binning=model.info.binning, **shared)
-    else:
-        tiling = {"tile": _TILE.value, "halo": _HALO.value}
-        outcomes = predict_all(
-            sources, model, job.finish, num_readers=_READERS.value, **tiling, **shared
-        )
+def _predict(sources: Sequence[ImageSource], model: Model, job: Job) -> int:
+    began, failed, num_done = time.perf_counter(), [], 0
+    outcomes = predict_all(
+        sources,
+        model,
+        job,
+        tile=_TILE.value,
+        halo=_HALO.value,
+        num_readers=_READERS.value,
+        num_workers=_WORKERS.value,
+    )
     with tqdm(total=len(sources), unit="image", disable=None) as bar:
         for outcome in outcomes:
             if outcome.error is None:
@@ -131,12 +133,12 @@ def _predict(sources: Sequence[Any], model: Model, job: Job) -> int:
             else:
                 failed.append(outcome)
                 bar.write(f"failed: {_reason(outcome)}", file=sys.stderr)
-            bar.set_postfix_str(stopwatch.shares(), refresh=False)
+            bar.set_postfix_str(job.stopwatch.shares(), refresh=False)
             bar.update()
     seconds = time.perf_counter() - began
     if sources:
-        rate = num_done / seconds
-        print(f"{num_done} images in {seconds:.1f} s, {rate:.3g} images/s ({stopwatch.shares()})")
+        shares = job.stopwatch.shares()
+        print(f"{num_done} images in {seconds:.1f} s, {num_done / seconds:.3g} images/s ({shares})")
     if "overlay" in job.outputs:
         faults = {outcome.name: _reason(outcome) for outcome in failed}
         print(write_contact_sheet(job.folder, read_records(job.folder), faults))
@@ -147,11 +149,8 @@ def _predict(sources: Sequence[Any], model: Model, job: Job) -> int:
     for outcome in failed:
         print(f"  {_reason(outcome)}", file=sys.stderr)
     if left:
-        print(
-            f"the disk is full: {left} images were not begun; make room and run again, what is "
-            "done is skipped",
-            file=sys.stderr,
-        )
+        remedy = "make room and run again, what is done is skipped"
+        print(f"the disk is full: {left} images were not begun; {remedy}", file=sys.stderr)
     return 1
 
 
@@ -162,13 +161,6 @@ def _reason(outcome: Outcome) -> str:
     return text if outcome.name in text else f"{outcome.name}: {text}"
 
 
-def _dtype():
-    name = _COMPUTE_DTYPE.value
-    if name == "auto":
-        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    return jnp.dtype(name)
-
-
 def _needed(flag: flags.FlagHolder[Any]) -> Any:
     if not flag.value:
         raise ValueError(f"--{flag.name}=… is needed; see --help")
@@ -176,25 +168,28 @@ def _needed(flag: flags.FlagHolder[Any]) -> Any:
 
 
 def _job(path: Path, info: ModelInfo) -> Job:
-    outputs = outputs_of(info, _OUTPUTS.value)
-    if info.objective.target == "distance_and_semantic" and info.h is None:
+    with_images = bool(_INPUT.value or not _FROM_MAPS.value)
+    outputs = outputs_of(info, _OUTPUTS.value, with_images=with_images)
+    if info.task.has_distance and info.postprocessing.h is None:
         raise ValueError(f"{path}: no marker contrast is stored; give --h=…")
     maps = Path(_FROM_MAPS.value).absolute() if _FROM_MAPS.value else None
-    parameters = (_TILE.value, _HALO.value, _dtype().name, _CHANNELS.value, str(maps))
-    return Job(Path(_needed(_OUT)), info, outputs, fingerprint(path, info, *parameters))
+    dtype = _COMPUTE_DTYPE.value
+    parameters = (_TILE.value, _HALO.value, dtype, _CHANNELS.value, str(maps))
+    folder = Path(_needed(_OUT))
+    write = functools.partial(write_outputs, folder, info, outputs)
+    return Job(folder, info, outputs, fingerprint(path, info, *parameters), write)
 
 
 def _with_flags(info: ModelInfo) -> ModelInfo:
     """The model's description, with what the flags say of post-processing."""
     given = {
         flag.name: flag.value
-        for flag in (_THRESHOLD, _MIN_SIZE, _FILL_HOLES, _KEEP_UNMARKED)
+        for flag in (_H, _THRESHOLD, _MIN_SIZE, _FILL_HOLES, _KEEP_UNMARKED)
         if flag.value is not None
     }
     options = dataclasses.replace(info.postprocessing, **given)
-    h = info.h if _H.value is None else _H.value
     binning = _BIN.value or info.binning
-    return dataclasses.replace(info, postprocessing=options, h=h, binning=binning)
+    return dataclasses.replace(info, postprocessing=options, binning=binning)
 
 
 run = command(main)

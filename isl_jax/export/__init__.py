@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from isl_jax.files import write_bytes
 from isl_jax.inference.model import Model
 
 FORMATS = ("smp", "onnx", "stablehlo", "bioimageio")
@@ -23,12 +24,7 @@ def export_model(
         what = "is a folder" if out.is_dir() else "lies in no existing folder"
         raise ValueError(f"{out}: {what}; name the file to write")
     content = _writer(format_name, name or out.stem, author or "unknown")(model)
-    temporary = out.with_name(out.name + ".partial")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(out)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_bytes(out, content)
     return out
 
 

@@ -9,9 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from isl_jax.export.check import TOLERANCE
-from isl_jax.export.needs import need
-from isl_jax.export.onnx_model import OPSET, map_names, maps_bytes
+from isl_jax.export.check import TOLERANCE, need
+from isl_jax.export.onnx_model import OPSET, maps_bytes
 from isl_jax.inference.info import CITATION, ModelInfo
 from isl_jax.inference.model import Model
 
@@ -43,7 +42,7 @@ def bioimageio_bytes(model: Model, *, name: str, author: str) -> bytes:
             np.save(folder / f"test_{output}.npy", array[None, None])
         (folder / "README.md").write_text(_readme(model.info, name))
         (folder / "model.json").write_text(json.dumps(model.info.to_json(), indent=1))
-        description = _description(model.info, map_names(model), name, author)
+        description = _description(model.info, name, author)
         # JSON is YAML.
         (folder / "rdf.yaml").write_text(json.dumps(description, indent=1))
         spec.save_bioimageio_package(folder / "rdf.yaml", output_path=package)
@@ -67,15 +66,14 @@ def _smooth_noise(channels: int) -> np.ndarray:
 def _expected(model: Model, image: np.ndarray) -> dict[str, np.ndarray]:
     with jax.default_matmul_precision("highest"):
         found = model.predict(image, labels=False)
-    maps = {output: getattr(found, output) for output in map_names(model)}
+    maps = {output: getattr(found, output) for output in model.info.task.map_names}
     if "stain" in maps and model.info.stain_scale is not None:
         maps["stain"] = model.info.stain_scale.unscale(maps["stain"])
     return {output: np.asarray(array, np.float32) for output, array in maps.items()}
 
 
-def _description(
-    info: ModelInfo, outputs: tuple[str, ...], name: str, author: str
-) -> dict[str, Any]:
+def _description(info: ModelInfo, name: str, author: str) -> dict[str, Any]:
+    outputs = info.task.map_names
     sides = [
         {"type": "space", "id": side, "size": {"min": SIDE, "step": STEP}} for side in ("y", "x")
     ]
@@ -117,7 +115,7 @@ def _tolerances(info: ModelInfo, outputs: tuple[str, ...]) -> list[dict[str, Any
     scale = info.stain_scale
     ranges = {
         "stain": 1.0 if scale is None else scale.high - scale.low,
-        "distance": info.distance_unit,
+        "distance": info.task.distance_unit,
         "probability": 1.0,
     }
     return [
@@ -167,7 +165,7 @@ def _readme(info: ModelInfo, name: str) -> str:
 
 Input: {len(info.channels)} label-free planes ({", ".join(info.channels)}), each standardised by its
 own mean and standard deviation. Stage: {info.stage} ({info.study} study), encoder
-{info.network.encoder}. Marker contrast h of the watershed, in map units: {info.h}.
+{info.network.encoder}. Marker contrast h of the watershed, in map units: {info.postprocessing.h}.
 Licence of the weights: {info.licence}.
 
 ## Validation

@@ -1,4 +1,7 @@
-"""Is an export the model that it came from? Asked of every one before it is written."""
+"""Is an export the model that it came from? And are the packages there that can tell?"""
+
+import importlib
+from types import ModuleType
 
 import jax
 import numpy as np
@@ -25,3 +28,14 @@ def check_equal(found: np.ndarray, ours: np.ndarray, who: str) -> None:
     difference = float(np.abs(found - ours).max()) / max(1.0, float(np.abs(ours).max()))
     if found.shape != ours.shape or not difference <= TOLERANCE:
         raise RuntimeError(f"{who} gives outputs that differ from ours by {difference:.1e}")
+
+
+def need(name: str) -> ModuleType:
+    """Import an optional package; ValueError that tells how to install it."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        package = name.split(".")[0] if not name.startswith("bioimageio") else "bioimageio.core"
+        raise ValueError(
+            f"this format needs the package {package} ({error}): pip install 'isl-jax[export]'"
+        ) from None

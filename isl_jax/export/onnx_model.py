@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from isl_jax.export.check import check_equal, draw_images, exact_outputs
+from isl_jax.export.check import check_equal, draw_images, exact_outputs, need
 from isl_jax.export.graph import Graph, add_network
-from isl_jax.export.needs import need
 from isl_jax.inference.model import Model
 from isl_jax.models.architecture import encoder_config
 from isl_jax.models.port import torch_from_variables
@@ -40,16 +39,6 @@ def network_bytes(model: Model) -> bytes:
     return _build(model, ("output",), name_output)
 
 
-def map_names(model: Model) -> tuple[str, ...]:
-    """Names of the maps that `maps_bytes` gives, in order."""
-    maps = {
-        "stain": ("stain",),
-        "semantic": ("probability",),
-        "distance_and_semantic": ("distance", "probability"),
-    }
-    return maps[model.info.objective.target]
-
-
 def maps_bytes(model: Model) -> bytes:
     """The same network with one output a map `[B, 1, H, W]`, as `Model.predict` gives them.
 
@@ -57,26 +46,25 @@ def maps_bytes(model: Model) -> bytes:
     """
 
     def add_maps(graph: Graph, y: str) -> None:
-        info = model.info
-        if info.objective.target == "stain":
-            scale = info.stain_scale
+        task, scale = model.info.task, model.info.stain_scale
+        if task.is_stain:
             low, high = (0.0, 1.0) if scale is None else (scale.low, scale.high)
             y = graph.add("Mul", y, graph.constant(high - low, np.float32))
-            graph.add("Add", y, graph.constant(low, np.float32), output="stain")
+            graph.add("Add", y, graph.constant(low, np.float32), output=task.map_names[-1])
             return
         logit = y
-        if info.objective.target == "distance_and_semantic":
+        if task.has_distance:
             axis, middle = graph.constant([1]), graph.constant([1])
             first = graph.add("Slice", y, graph.constant([0]), middle, axis)
-            unit = graph.constant(info.distance_unit, np.float32)
-            graph.add("Mul", first, unit, output="distance")
+            unit = graph.constant(task.distance_unit, np.float32)
+            graph.add("Mul", first, unit, output=task.map_names[0])
             logit = graph.add("Slice", y, middle, graph.constant([2]), axis)
-        if info.objective.activation == "shifted_sigmoid":  # eq. (1)
-            logit = graph.add("Sub", logit, graph.constant(0.5, np.float32))
-            logit = graph.add("Mul", logit, graph.constant(info.objective.slope, np.float32))
-        graph.add("Sigmoid", logit, output="probability")
+        if task.activation == "shifted_sigmoid":  # eq. (1)
+            logit = graph.add("Sub", logit, graph.constant(task.centre, np.float32))
+            logit = graph.add("Mul", logit, graph.constant(task.slope, np.float32))
+        graph.add("Sigmoid", logit, output=task.map_names[-1])
 
-    return _build(model, map_names(model), add_maps)
+    return _build(model, model.info.task.map_names, add_maps)
 
 
 def run_onnx(content: bytes, images: np.ndarray) -> list[np.ndarray]:

@@ -12,13 +12,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from isl_jax.inference.tiling import TILE
+from isl_jax.models.heads import shifted_sigmoid
+from isl_jax.task import Task
 from isl_jax.training.devices import data_mesh, replicate, shard_batch
-from isl_jax.training.objectives import Objective
+from isl_jax.training.losses import loss_parameters
 
 # Room for each pixel of a batch on a device, float32, densenet121: a guess on the safe side; a
 # batch that still does not fit is halved.
 _BYTES_PER_PIXEL = 1000
 _MAX_BATCH = 64
+_OTHER_WEIGHTS = (
+    flax.errors.ScopeParamShapeError,
+    flax.errors.ScopeParamNotFoundError,
+    flax.errors.ScopeCollectionNotFound,
+)
 
 
 class TileTooLargeError(MemoryError):
@@ -26,14 +33,15 @@ class TileTooLargeError(MemoryError):
 
 
 @functools.lru_cache(maxsize=8)
-def _compiled(network: nn.Module, objective: Objective | None, distance_unit: float) -> Any:
+def _compiled(network: nn.Module, task: Task | None) -> Any:
     def maps(variables: Any, images: jax.Array) -> jax.Array:
         outputs = jnp.asarray(network.apply(variables, images, train=False), jnp.float32)
-        if objective is None or objective.target == "stain":
+        if task is None or task.is_stain:
             return outputs
         # float32 from the network to the labels: rounding makes ties, and ties make markers.
-        probability = objective.probability(outputs[..., -1:])
-        return jnp.concatenate([outputs[..., :-1] * distance_unit, probability], axis=-1)
+        numbers = loss_parameters(task)
+        probability = shifted_sigmoid(outputs[..., -1:], numbers.slope, numbers.centre)
+        return jnp.concatenate([outputs[..., :-1] * task.distance_unit, probability], axis=-1)
 
     return jax.jit(maps)
 
@@ -45,19 +53,12 @@ def _is_exhausted(error: Exception) -> bool:
 class Forward:
     """A network with its weights on this process's devices.
 
-    With an `objective`, outputs are maps: stain as it is, distance in map units, probability;
-    without one they are the network's raw outputs.
+    With a `task`, outputs are maps: stain as it is, distance in map units, probability; without
+    one they are the network's raw outputs.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        variables: Any,
-        *,
-        objective: Objective | None = None,
-        distance_unit: float = 1.0,
-    ) -> None:
-        self._function = _compiled(network, objective, distance_unit)
+    def __init__(self, network: nn.Module, variables: Any, *, task: Task | None = None) -> None:
+        self._function = _compiled(network, task)
         self._variables = variables
         self._mesh = data_mesh(jax.local_devices())
         self._on_one: Any = None
@@ -117,9 +118,7 @@ class Forward:
             if self._on_one is None:
                 self._on_one = jax.device_put(self._variables)
             return self._function(self._on_one, jnp.asarray(images))
-        except flax.errors.ScopeParamShapeError as error:
-            raise ValueError(f"the weights do not fit the model's description: {error}") from error
-        except (flax.errors.ScopeParamNotFoundError, flax.errors.ScopeCollectionNotFound) as error:
+        except _OTHER_WEIGHTS as error:
             raise ValueError(f"the weights do not fit the model's description: {error}") from error
 
 

@@ -1,5 +1,6 @@
 """Maps of any size to labels: whole where memory allows, in stitched blocks where it does not."""
 
+import dataclasses
 import itertools
 import warnings
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from scipy.sparse import csgraph
 from skimage import measure
 
 from isl_jax.inference.info import PostProcessing
-from isl_jax.inference.scratch import Scratch, release
+from isl_jax.inference.large import Scratch, release
 from isl_jax.instances.watershed import label_batch, label_instances
 
 # Blocks of large images: each is labelled with `MARGIN` pixels around it.
@@ -25,7 +26,6 @@ def label_maps(
     probability: np.ndarray,
     distance: np.ndarray | None = None,
     *,
-    h: float | None = None,
     options: PostProcessing | None = None,
     scratch: Scratch | None = None,
     block: int = BLOCK,
@@ -34,28 +34,24 @@ def label_maps(
     """Labels int32 `[H, W]`, 0 is background, of a probability map and perhaps a distance map.
 
     With `distance` (float32, map units) they are the instances of `label_instances` at marker
-    contrast `h`; without, the 8-connected components of the foreground, touching nuclei staying one
-    object. Maps that are large for `scratch` are worked on in bands and blocks. Components are the
-    same as of the whole image, ids included. Instances are labelled in blocks of `block` pixels
-    that see `margin` pixels more at each side; every object is taken whole from the block that
-    holds its first pixel, so objects smaller than `margin` are those of the whole image (ids go
-    block by block). Warns when objects are larger. Raises ValueError if `h` is missing.
+    contrast `options.h`; without, the 8-connected components of the foreground, touching nuclei
+    staying one object. Maps that are large for `scratch` are worked on in bands and blocks.
+    Components are the same as of the whole image, ids included. Instances are labelled in blocks
+    of `block` pixels that see `margin` pixels more at each side; every object is taken whole from
+    the block that holds its first pixel, so objects smaller than `margin` are those of the whole
+    image (ids go block by block). Warns when objects are larger. Raises ValueError without an h.
     """
     options, scratch = options or PostProcessing(), scratch or Scratch()
     large = scratch.is_large(probability.shape)
     if distance is None:
         return (_banded_components if large else _components)(probability, options, scratch)
-    if h is None:
+    if options.h is None:
         raise ValueError("no marker contrast h is known for this model: give one")
-    settings: dict[str, Any] = {
-        "h": h,
-        "keep_unmarked": options.keep_unmarked,
-        "fill_holes": options.fill_holes,
-        "min_size": options.min_size,
-    }
+    settings = dataclasses.asdict(options)
+    threshold = settings.pop("threshold")
     if not large:
-        return label_instances(distance, probability > options.threshold, **settings)
-    return _stitched(probability, distance, options.threshold, settings, scratch, block, margin)
+        return label_instances(distance, probability > threshold, **settings)
+    return _stitched(probability, distance, threshold, settings, scratch, block, margin)
 
 
 def _components(probability: np.ndarray, options: PostProcessing, _: Scratch) -> np.ndarray:

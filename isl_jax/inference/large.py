@@ -1,27 +1,116 @@
-"""Planes that are read by windows, wherever they lie: no image needs to fit into memory."""
+"""Images that need not fit into memory: arrays in temporary files, planes read by windows."""
 
-import json
+import contextlib
+import mmap
+import os
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
-import tifffile
 
-from isl_jax.inference.scratch import Scratch
-from isl_jax.inference.tiling import ImageLike
-from isl_jax.ingest import readers
-from isl_jax.ingest.checks import parts_of
-from isl_jax.ingest.discovery import Part, RawField
-from isl_jax.ingest.layouts import Role
-from isl_jax.ingest.ome_zarr import is_zarr
-from isl_jax.ingest.projections import PROJECTIONS, bin_average
+from isl_jax.data.binning import bin_average
+
+# From here on (5793 × 5793 pixels) an image is worked on in bands and blocks.
+MAX_PIXELS = 1 << 25
+_BAND_ROWS = 1024
+
+
+class ImageLike(Protocol):
+    """`[C, H, W]` pixels that are read by slices: arrays, memory maps, stacks of planes."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, H, W)."""
+        ...
+
+    def __getitem__(self, key: tuple[slice, slice, slice], /) -> np.ndarray: ...
+
+
+class PlaneLike(Protocol):
+    """`[H, W]` pixels that are read by slices."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(H, W)."""
+        ...
+
+    def __getitem__(self, key: tuple[slice, slice], /) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class OpenedImage:
+    """An image ready to be predicted: `planes` `[C, H, W]`, raw; pixel_size in µm if known.
+
+    Where `maps` `[K, H, W]` of an earlier prediction are given, the planes may be missing.
+    """
+
+    name: str
+    planes: ImageLike | None
+    paths: tuple[Path, ...]
+    pixel_size: float | None = None
+    maps: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """Gives arrays; those of more than `max_pixels` a plane lie in files in `folder`.
+
+    The files have no name and are gone with the arrays, or with the process however it ends.
+    Without a folder they are in the system's temporary one.
+    """
+
+    folder: Path | None = None
+    max_pixels: int = MAX_PIXELS
+
+    def is_large(self, shape: tuple[int, ...]) -> bool:
+        """Whether arrays of this shape [..., H, W] go to files."""
+        return shape[-2] * shape[-1] > self.max_pixels
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """A new array `[..., H, W]`; OSError if the disk has no room for it."""
+        if not self.is_large(shape):
+            return np.empty(shape, dtype)
+        with tempfile.TemporaryFile(dir=self.folder) as file:
+            if hasattr(os, "posix_fallocate"):
+                # Now: a full disk met while writing to a memory map would kill the process.
+                size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+                os.posix_fallocate(file.fileno(), 0, size)
+            return np.memmap(file, dtype, "w+", shape=shape)
+
+
+def release(array: Any) -> None:
+    """Let go of the memory behind a memory map that has been read or written, not of its content.
+
+    Resident pages of a file count as memory of the process until then. Images made of planes are
+    let go of plane by plane; nothing happens to other arrays.
+    """
+    for inner in (getattr(array, "plane", None), *getattr(array, "planes", ())):
+        if inner is not None:
+            release(inner)
+    mapped = getattr(array, "_mmap", None)
+    if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        with contextlib.suppress(OSError, ValueError):
+            # Written pages go on to the file: the mapping is a shared one.
+            mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def largest(labels: np.ndarray) -> int:
+    """The highest id of a label image, read in bands of rows; 0 when there is none."""
+    found = 0
+    for top in range(0, len(labels), _BAND_ROWS):
+        found = max(found, int(labels[top : top + _BAND_ROWS].max(initial=0)))
+        release(labels)
+    return found
 
 
 @dataclass(frozen=True)
 class PlaneStack:
     """Planes `[H, W]` of one shape, wherever they lie, as one image `[C, H, W]`."""
 
-    planes: tuple[Any, ...]
+    planes: tuple[PlaneLike, ...]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -34,123 +123,6 @@ class PlaneStack:
             if id(plane) not in seen:
                 seen[id(plane)] = np.asarray(plane[key[1], key[2]])
         return np.stack([seen[id(plane)] for plane in self.planes[key[0]]])
-
-
-def large_role(field: RawField, role: Role, scratch: Scratch) -> list[Any]:
-    """Planes of a role, projected, none of which needs to fit into memory."""
-    parts = parts_of(field, role)
-    address = [(part, k) for part in parts for k in range(part.inspect().planes)]
-    planes = [_large_plane(*address[k], scratch) for k in role.select(len(address))]
-    return [Projected(tuple(planes), role.projection)] if role.projection in PROJECTIONS else planes
-
-
-@dataclass(frozen=True)
-class Projected:
-    """The projection of large planes, made for the window that is asked for."""
-
-    planes: tuple[Any, ...]
-    projection: str
-    # As far as a projection looks around a pixel (two windows of seven).
-    reach: int = 6
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(H, W)."""
-        return self.planes[0].shape
-
-    def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
-        bounds = [side.indices(size) for side, size in zip(key, self.shape, strict=True)]
-        wider = tuple(slice(max(0, a - self.reach), b + self.reach) for a, b, _ in bounds)
-        stack = np.stack([np.asarray(plane[wider]) for plane in self.planes])
-        inner = tuple(
-            slice(a - w.start, b - w.start) for (a, b, _), w in zip(bounds, wider, strict=True)
-        )
-        return PROJECTIONS[self.projection](stack)[inner]
-
-
-@dataclass(frozen=True)
-class Binned:
-    """A large plane, blocks of `factor` pixels squared being averaged where it is read."""
-
-    plane: Any
-    factor: int
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(H, W)."""
-        return tuple(size // self.factor for size in self.plane.shape)
-
-    def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
-        bounds = [side.indices(size) for side, size in zip(key, self.shape, strict=True)]
-        wider = tuple(slice(a * self.factor, b * self.factor) for a, b, _ in bounds)
-        return bin_average(np.asarray(self.plane[wider]), self.factor)
-
-
-def _large_plane(part: Part, number: int, scratch: Scratch) -> Any:
-    """A plane that is read by windows: mapped or chunked where it lies, or unpacked to a file."""
-    mapped = _mapped(part, number)
-    if mapped is not None:
-        return mapped
-    pixels = part.read([number])[0]
-    unpacked = scratch.empty(pixels.shape, pixels.dtype)
-    unpacked[:] = pixels
-    return unpacked
-
-
-@dataclass(frozen=True)
-class ChunkedPlane:
-    """A plane of an OME-Zarr image, of which only the chunks that are asked for are read."""
-
-    array: Any
-    shape: tuple[int, ...]
-
-    @classmethod
-    def of(cls, part: Part, number: int) -> "ChunkedPlane":
-        """The plane `number` of a channel, at full resolution."""
-        import tensorstore  # costs a quarter of a second, and few data sets need it
-
-        attributes = part.path / ".zattrs"
-        if attributes.exists():
-            described = json.loads(attributes.read_text())
-        else:
-            described = json.loads((part.path / "zarr.json").read_text())["attributes"]["ome"]
-        multiscale = described["multiscales"][0]
-        folder = part.path / multiscale["datasets"][0]["path"]
-        kvstore = {"driver": "file", "path": f"{folder}/"}
-        array: Any = tensorstore.open({"driver": "auto", "kvstore": kvstore}, read=True).result()
-        axes = [axis["name"] for axis in multiscale.get("axes", [])] or list("tczyx")[-array.rank :]
-        index = {"t": 0, "c": part.channel or 0, "z": number}
-        plane = array[tuple(index.get(axis, slice(None)) for axis in axes)]
-        return cls(plane, tuple(plane.shape))
-
-    def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
-        # Sides are cut here: the library refuses slices beyond the end.
-        sides = [slice(*side.indices(n)[:2]) for side, n in zip(key, self.shape, strict=True)]
-        return self.array[tuple(sides)].read().result()
-
-
-def _mapped(part: Part, number: int) -> Any:
-    """The plane, read where it lies: of OME-Zarr, .npy and uncompressed TIFF; None for others."""
-    suffix = part.path.suffix.lower()
-    info = part.inspect()
-    if is_zarr(part.path):
-        return ChunkedPlane.of(part, number)
-    if suffix == ".npy":
-        array = np.load(part.path, mmap_mode="r")
-        return array[number] if array.ndim == 3 else array
-    if suffix not in readers.TIFF_SUFFIXES or part.colour or info.siblings:
-        return None
-    with tifffile.TiffFile(part.path) as tiff:
-        series = tiff.series[0]
-        axes, contiguous = series.axes, series.dataoffset is not None
-    if not contiguous or len(info.channels) * info.planes != np.prod(series.shape[:-2]):
-        return None
-    array = np.asanyarray(tifffile.memmap(part.path, mode="r"))
-    index = tuple(
-        (part.channel or 0) if axis == "C" else number if size > 1 else 0
-        for axis, size in zip(axes[:-2], series.shape[:-2], strict=True)
-    )
-    return array.reshape(series.shape)[index] if axes[-2:] == "YX" else None
 
 
 @dataclass(frozen=True)
@@ -168,3 +140,68 @@ class RepeatedPlane:
     def __getitem__(self, key: tuple[slice, slice, slice]) -> np.ndarray:
         pixels = np.asarray(self.plane[slice(None), key[1], key[2]])
         return np.broadcast_to(pixels, (self.count, *pixels.shape[1:]))[key[0]]
+
+
+@dataclass(frozen=True)
+class Projected:
+    """The projection of large planes, made for the window that is asked for."""
+
+    planes: tuple[PlaneLike, ...]
+    project: Callable[[np.ndarray], np.ndarray]
+    # As far as a projection looks around a pixel (two windows of seven).
+    reach: int = 6
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(H, W)."""
+        return self.planes[0].shape
+
+    def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
+        bounds = [side.indices(size) for side, size in zip(key, self.shape, strict=True)]
+        wider = [slice(max(0, a - self.reach), b + self.reach) for a, b, _ in bounds]
+        stack = np.stack([np.asarray(plane[wider[0], wider[1]]) for plane in self.planes])
+        inner = tuple(
+            slice(a - w.start, b - w.start) for (a, b, _), w in zip(bounds, wider, strict=True)
+        )
+        return self.project(stack)[inner]
+
+
+@dataclass(frozen=True)
+class Binned:
+    """A large plane, blocks of `factor` pixels squared being averaged where it is read."""
+
+    plane: PlaneLike
+    factor: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(H, W)."""
+        return tuple(size // self.factor for size in self.plane.shape)
+
+    def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
+        bounds = [side.indices(size) for side, size in zip(key, self.shape, strict=True)]
+        rows, columns = (slice(a * self.factor, b * self.factor) for a, b, _ in bounds)
+        return bin_average(np.asarray(self.plane[rows, columns]), self.factor)
+
+
+class FileLike(Protocol):
+    """A file with planes: `ingest.readers.ImageFile`."""
+
+    def mapped(self, channel: int, plane: int) -> PlaneLike | None:
+        """A plane that is read where it lies, or None."""
+        ...
+
+    def read(self, channel: int, planes: list[int]) -> np.ndarray:
+        """Planes of one channel, `[P, H, W]`."""
+        ...
+
+
+def by_windows(file: FileLike, channel: int, plane: int, scratch: Scratch) -> PlaneLike:
+    """A plane that is read by windows: where it lies if it can be, or else from a scratch file."""
+    mapped = file.mapped(channel, plane)
+    if mapped is not None:
+        return mapped
+    pixels = file.read(channel, [plane])[0]
+    unpacked = scratch.empty(pixels.shape, pixels.dtype)
+    unpacked[:] = pixels
+    return unpacked

@@ -11,20 +11,21 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
+from isl_jax.files import write_bytes
 from isl_jax.inference.forward import Forward, TileTooLargeError
 from isl_jax.inference.info import ModelInfo, NetworkInfo, read_info, write_info
 from isl_jax.inference.labelling import label_maps
-from isl_jax.inference.large import RepeatedPlane
-from isl_jax.inference.scratch import Scratch, release
-from isl_jax.inference.standardised import StandardisedImage, statistics
+from isl_jax.inference.large import RepeatedPlane, Scratch, release
 from isl_jax.inference.tiling import (
     BLEND,
     HALO,
     TILE,
+    StandardisedImage,
     blend_row,
     blend_rows,
     padded,
     plan,
+    statistics,
 )
 from isl_jax.models.heads import build_network
 
@@ -54,19 +55,14 @@ class Model:
     ) -> None:
         self.info = info
         self.variables = variables
-        self._network = build_network(
+        network = build_network(
             out_channels=info.network.out_channels,
             head=info.network.head,
             encoder=info.network.encoder,
             compute_dtype=compute_dtype,
         )
-        self._raw = Forward(self._network, variables)
-        self._maps = Forward(
-            self._network,
-            variables,
-            objective=info.objective,
-            distance_unit=info.distance_unit,
-        )
+        self._raw = Forward(network, variables)
+        self._maps = Forward(network, variables, task=info.task)
         self._largest_tile = TILE
 
     def outputs(self, images: np.ndarray) -> np.ndarray:
@@ -94,9 +90,11 @@ class Model:
         """
         many = isinstance(image, list | tuple) or len(np.shape(image)) == 4
         images = [self.prepare(item) for item in (image if many else [image])]
-        found = list(
-            self.predict_prepared(images, labels=labels, tile=tile, halo=halo, scratch=scratch)
-        )
+        scratch = scratch or Scratch()
+        found = [
+            interpret(self.info, maps, labels=labels, scratch=scratch)
+            for maps in self.maps_of(images, tile=tile, halo=halo, scratch=scratch)
+        ]
         return found if many else found[0]
 
     def prepare(self, image: Any) -> StandardisedImage:
@@ -125,20 +123,6 @@ class Model:
         """Images of `shape` (H, W, C) that go through the network together."""
         return self._maps.batch_size(shape)
 
-    def predict_prepared(
-        self,
-        images: Sequence[StandardisedImage],
-        *,
-        labels: bool = True,
-        tile: int = TILE,
-        halo: int = HALO,
-        scratch: Scratch | None = None,
-    ) -> Iterator[Prediction]:
-        """Predict images of `prepare`, in order; single tiles of one size share batches."""
-        scratch = scratch or Scratch()
-        for maps in self._maps_of(images, tile, halo, scratch):
-            yield self.interpret(maps, labels=labels, scratch=scratch)
-
     def maps_of(
         self,
         images: Sequence[StandardisedImage],
@@ -147,12 +131,10 @@ class Model:
         halo: int = HALO,
         scratch: Scratch | None = None,
     ) -> Iterator[np.ndarray]:
-        """Maps `[K, H, W]` float32 of images of `prepare`: the part that needs the device."""
-        return self._maps_of(images, tile, halo, scratch or Scratch())
+        """Maps `[K, H, W]` float32 of images of `prepare`, in order: what needs the device.
 
-    def _maps_of(
-        self, images: Sequence[StandardisedImage], tile: int, halo: int, scratch: Scratch
-    ) -> Iterator[np.ndarray]:
+        Single tiles of one size share batches.
+        """
         single = [max(map(padded, image.image.shape[1:])) <= tile for image in images]
         if len(images) > 1 and all(single):
             plans = [plan(*i.image.shape[1:], tile=tile, halo=halo)[0][0] for i in images]
@@ -162,7 +144,7 @@ class Model:
                 yield np.ascontiguousarray(np.moveaxis(outputs[:height, :width], -1, 0))
             return
         for image in images:
-            yield self._tiled(image, tile, halo, scratch)
+            yield self._tiled(image, tile, halo, scratch or Scratch())
 
     def _tiled(
         self, image: StandardisedImage, tile: int, halo: int, scratch: Scratch
@@ -199,13 +181,7 @@ class Model:
             zeros, ones = np.zeros(images.shape[-1]), np.ones(images.shape[-1])
             prepared = [StandardisedImage(np.moveaxis(i, -1, 0), zeros, ones) for i in images]
             maps = list(self.maps_of(prepared))
-        return [self.interpret(np.ascontiguousarray(one), labels=labels) for one in maps]
-
-    def interpret(
-        self, maps: np.ndarray, *, labels: bool = True, scratch: Scratch | None = None
-    ) -> Prediction:
-        """What maps `[K, H, W]` of `maps_of` mean, by `interpret`."""
-        return interpret(self.info, maps, labels=labels, scratch=scratch)
+        return [interpret(self.info, np.ascontiguousarray(one), labels=labels) for one in maps]
 
 
 def interpret(
@@ -213,17 +189,14 @@ def interpret(
 ) -> Prediction:
     """What maps `[K, H, W]` of a model mean, and the labels that follow from them.
 
-    Cells need `info.h`: without it there are no labels.
+    Cells need a marker contrast: without it there are no labels.
     """
-    if info.objective.target == "stain":
-        return Prediction(stain=maps[0])
-    distance = maps[0] if info.objective.target == "distance_and_semantic" else None
-    found = Prediction(probability=maps[-1], distance=distance)
-    if not labels or (distance is not None and info.h is None):
+    found = Prediction(**dict(zip(info.task.map_names, maps, strict=True)))
+    if info.task.is_stain or not labels:
         return found
-    instances = label_maps(
-        maps[-1], distance, h=info.h, options=info.postprocessing, scratch=scratch
-    )
+    if info.task.has_distance and info.postprocessing.h is None:
+        return found
+    instances = label_maps(maps[-1], found.distance, options=info.postprocessing, scratch=scratch)
     return dataclasses.replace(found, labels=instances)
 
 
@@ -232,15 +205,15 @@ def save_model(folder: Path, info: ModelInfo, variables: dict[str, Any]) -> None
     folder.mkdir(parents=True, exist_ok=True)
     flat = flax.traverse_util.flatten_dict(variables, sep="/")
     weights = folder / "weights.safetensors"
-    temporary = weights.with_suffix(".tmp")
-    temporary.write_bytes(save({k: np.ascontiguousarray(v) for k, v in flat.items()}))
-    temporary.replace(weights)
+    write_bytes(weights, save({k: np.ascontiguousarray(v) for k, v in flat.items()}))
     write_info(folder, info)
 
 
 def set_h(folder: Path, h: float) -> None:
     """Store a marker contrast (in map units) in a model folder."""
-    write_info(folder, dataclasses.replace(read_info(folder / "model.json"), h=h))
+    info = read_info(folder / "model.json")
+    options = dataclasses.replace(info.postprocessing, h=h)
+    write_info(folder, dataclasses.replace(info, postprocessing=options))
 
 
 def load_model(path: Path | str, *, compute_dtype: Any = jnp.float32) -> Model:

@@ -4,25 +4,22 @@ import dataclasses
 import errno
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
+from isl_jax.inference.job import ImageSource, Job
+from isl_jax.inference.large import OpenedImage
 from isl_jax.inference.model import Model
-from isl_jax.inference.scratch import Scratch
-from isl_jax.inference.sources import OpenedImage, Source
-from isl_jax.inference.standardised import StandardisedImage
-from isl_jax.inference.tiling import HALO, TILE, padded, plan
+from isl_jax.inference.tiling import HALO, TILE, StandardisedImage, padded, plan
 
-STAGES = ("read", "network", "label", "write")
 # Pixels that wait, read, for the network: two fields of 2160 × 2160, or many small ones.
 _PIXELS_AHEAD = 1 << 24
 _INPUT_ERRORS = (ValueError, OSError, LookupError, MemoryError, RuntimeError)
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+# An image beside its tiles; None where its maps have been read instead.
+_Read = tuple[OpenedImage, StandardisedImage | None]
 
 
 @dataclass(frozen=True)
@@ -39,40 +36,11 @@ class Outcome:
         return isinstance(self.error, OSError) and self.error.errno in _NO_SPACE
 
 
-@dataclass
-class Stopwatch:
-    """Seconds of work in each stage, over all threads."""
-
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
-
-    def add(self, stage: str, since: float) -> None:
-        """Count the time since `since` (`time.perf_counter`)."""
-        self.seconds[stage] += time.perf_counter() - since
-
-    def shares(self) -> str:
-        """`read 3 %, network 90 %, …` of all work."""
-        total = sum(self.seconds.values()) or 1.0
-        return ", ".join(f"{stage} {100 * s / total:.0f} %" for stage, s in self.seconds.items())
-
-
-@dataclass(frozen=True)
-class _Read:
-    image: OpenedImage
-    prepared: StandardisedImage
-    scratch: Scratch
-
-
-# Labels and writes one image, given its maps; returns the record of what it wrote.
-Finish = Callable[[OpenedImage, np.ndarray, Scratch, Stopwatch], dict[str, Any]]
-
-
 def predict_all(
-    sources: Sequence[Source],
+    sources: Sequence[ImageSource],
     model: Model,
-    finish: Finish,
+    job: Job,
     *,
-    folder: Path,
-    stopwatch: Stopwatch,
     tile: int = TILE,
     halo: int = HALO,
     num_readers: int = 2,
@@ -82,27 +50,10 @@ def predict_all(
 
     Threads read ahead and finish behind the network, which runs in the calling thread; decoders and
     the labelling kernels release the interpreter lock. Small images of one size share batches.
-    Temporary files of large images lie in `folder`. An image that fails is an outcome, too. After
-    one that failed for want of disk space, no other is begun.
+    Sources that give maps (`relabel.MapSource`) pass the network by. An image that fails is an
+    outcome, too. After one that failed for want of disk space, no other is begun.
     """
-
-    def read(source: Source) -> _Read:
-        start = time.perf_counter()
-        scratch = Scratch(folder)
-        try:
-            image = source.open(scratch, binning=model.info.binning)
-            prepared = model.prepare(image.planes)
-            height, width = prepared.image.shape[1:]
-            if max(padded(height), padded(width)) <= tile:
-                ((only,),) = plan(height, width, tile=tile, halo=halo)
-                prepared = dataclasses.replace(prepared, ready=prepared.tile(only))
-        finally:
-            stopwatch.add("read", start)
-        return _Read(image, prepared, scratch)
-
-    def finished(item: _Read, maps: np.ndarray) -> dict[str, Any]:
-        return finish(item.image, maps, item.scratch, stopwatch)
-
+    network = _Network(model, job, tile, halo)
     with (
         ThreadPoolExecutor(num_readers, thread_name_prefix="read") as readers,
         ThreadPoolExecutor(num_workers, thread_name_prefix="finish") as workers,
@@ -110,87 +61,110 @@ def predict_all(
         pending: deque[tuple[str, Future]] = deque()
         full = False
         try:
-            for group in _groups(sources, readers, read, model):
-                for name, future in _through_network(
-                    group, model, workers, finished, stopwatch, tile, halo
-                ):
+            for group in network.groups(sources, readers):
+                for name, future in network.finishing(group, workers):
                     pending.append((name, future))
                     while len(pending) > 2 * num_workers or (pending and pending[0][1].done()):
-                        outcome = outcome_of(*pending.popleft())
+                        outcome = _outcome_of(*pending.popleft())
                         full = full or outcome.is_disk_full
                         yield outcome
                 if full:
                     break
             while pending:
-                yield outcome_of(*pending.popleft())
+                yield _outcome_of(*pending.popleft())
         finally:
             readers.shutdown(wait=False, cancel_futures=True)
             workers.shutdown(wait=False, cancel_futures=True)
 
 
-def _groups(
-    sources: Sequence[Source],
-    readers: ThreadPoolExecutor,
-    read: Callable[[Source], _Read],
-    model: Model,
-) -> Iterator[list[tuple[str, Future]]]:
-    """Images in order, read ahead; neighbours of one size that fit into a batch come together."""
-    waiting: deque[tuple[str, Future]] = deque()
-    rest = iter(sources)
-    group: list[tuple[str, Future]] = []
-    shape: tuple[int, ...] | None = None
-    ahead = 2
-    while True:
-        while len(waiting) < ahead and (source := next(rest, None)) is not None:
-            waiting.append((source.name, readers.submit(read, source)))
-        if not waiting:
-            break
-        item = waiting.popleft()
-        tile = None if item[1].exception() else item[1].result().prepared.ready
-        if tile is not None:
-            ahead = max(2, min(_PIXELS_AHEAD // (tile.shape[0] * tile.shape[1]), 64))
-        if group and (tile is None or tile.shape != shape):
+@dataclass(frozen=True)
+class _Network:
+    """The stage between readers and workers."""
+
+    model: Model
+    job: Job
+    tile: int
+    halo: int
+
+    def read(self, source: ImageSource) -> _Read:
+        """Open and standardise an image; a single tile is made ready for the network."""
+        start = time.perf_counter()
+        try:
+            image = source.open(self.job.scratch, binning=self.model.info.binning)
+            if image.maps is not None:
+                return image, None
+            prepared = self.model.prepare(image.planes)
+            height, width = prepared.image.shape[1:]
+            if max(padded(height), padded(width)) <= self.tile:
+                ((only,),) = plan(height, width, tile=self.tile, halo=self.halo)
+                prepared = dataclasses.replace(prepared, ready=prepared.tile(only))
+            return image, prepared
+        finally:
+            self.job.stopwatch.add("read", start)
+
+    def groups(
+        self, sources: Iterable[ImageSource], readers: ThreadPoolExecutor
+    ) -> Iterator[list[tuple[str, Future]]]:
+        """Images in order, read ahead; neighbours of one size that fit into a batch together."""
+        waiting: deque[tuple[str, Future]] = deque()
+        rest = iter(sources)
+        group: list[tuple[str, Future]] = []
+        shape: tuple[int, ...] | None = None
+        ahead = 2
+        while True:
+            while len(waiting) < ahead and (source := next(rest, None)) is not None:
+                waiting.append((source.name, readers.submit(self.read, source)))
+            if not waiting:
+                break
+            item = waiting.popleft()
+            prepared = None if item[1].exception() else item[1].result()[1]
+            tile = prepared.ready if prepared else None
+            if tile is not None:
+                ahead = max(2, min(_PIXELS_AHEAD // (tile.shape[0] * tile.shape[1]), 64))
+            if group and (tile is None or tile.shape != shape):
+                yield group
+                group = []
+            group.append(item)
+            shape = tile.shape if tile is not None else None
+            if shape is None or len(group) >= min(self.model.batch_size(shape), ahead):
+                yield group
+                group = []
+        if group:
             yield group
-            group = []
-        group.append(item)
-        shape = tile.shape if tile is not None else None
-        if shape is None or len(group) >= min(model.batch_size(shape), ahead):
-            yield group
-            group = []
-    if group:
-        yield group
+
+    def finishing(
+        self, group: list[tuple[str, Future]], workers: ThreadPoolExecutor
+    ) -> Iterator[tuple[str, Future]]:
+        """Send a group through the network, each image then to a worker; names and futures."""
+        name, first = group[0]
+        if first.exception():  # stands alone
+            yield name, first
+            return
+        items: deque[tuple[str, _Read]] = deque((name, future.result()) for name, future in group)
+        start = time.perf_counter()
+        try:
+            for maps in self._maps_of([read for _, read in items]):
+                self.job.stopwatch.add("network", start)
+                name, (image, _) = items.popleft()
+                yield name, workers.submit(self.job.finish, image, maps)
+                start = time.perf_counter()
+        except _INPUT_ERRORS as error:
+            for name, _ in items:
+                failed: Future = Future()
+                failed.set_exception(error)
+                yield name, failed
+
+    def _maps_of(self, group: list[_Read]) -> Iterator[Any]:
+        image, _ = group[0]
+        if image.maps is not None:  # stands alone
+            return iter([image.maps])
+        prepared = [prepared for _, prepared in group if prepared is not None]
+        return self.model.maps_of(
+            prepared, tile=self.tile, halo=self.halo, scratch=self.job.scratch
+        )
 
 
-def _through_network(
-    group: list[tuple[str, Future]],
-    model: Model,
-    workers: ThreadPoolExecutor,
-    finished: Callable[[_Read, np.ndarray], dict[str, Any]],
-    stopwatch: Stopwatch,
-    tile: int,
-    halo: int,
-) -> Iterator[tuple[str, Future]]:
-    if group[0][1].exception():  # stands alone
-        yield group[0]
-        return
-    items: deque[tuple[str, _Read]] = deque((name, future.result()) for name, future in group)
-    start = time.perf_counter()
-    try:
-        prepared = [item.prepared for _, item in items]
-        scratch = items[0][1].scratch
-        for maps in model.maps_of(prepared, tile=tile, halo=halo, scratch=scratch):
-            stopwatch.add("network", start)
-            name, item = items.popleft()
-            yield name, workers.submit(finished, item, maps)
-            start = time.perf_counter()
-    except _INPUT_ERRORS as error:
-        for name, _ in items:
-            failed: Future = Future()
-            failed.set_exception(error)
-            yield name, failed
-
-
-def outcome_of(name: str, future: Future) -> Outcome:
+def _outcome_of(name: str, future: Future) -> Outcome:
     """The outcome of an image whose work is (soon) done; faults of the program are raised."""
     error = future.exception()
     if error is None:

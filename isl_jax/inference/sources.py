@@ -2,41 +2,28 @@
 
 import dataclasses
 import glob
+import itertools
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from isl_jax.inference.large import Binned, PlaneStack, large_role
-from isl_jax.inference.scratch import Scratch
-from isl_jax.inference.tiling import ImageLike
+from isl_jax.data.binning import bin_average
+from isl_jax.inference import large
+from isl_jax.inference.large import ImageLike, OpenedImage, Scratch
 from isl_jax.ingest import readers
-from isl_jax.ingest.checks import check_field, read_role
+from isl_jax.ingest.checked import check_field, chosen_planes, read_role
 from isl_jax.ingest.discovery import Part, RawField, match_files
 from isl_jax.ingest.images import COLOURS
 from isl_jax.ingest.layouts import Layout, Role
 from isl_jax.ingest.ome_zarr import is_zarr, list_zarr_images
-from isl_jax.ingest.projections import bin_average
+from isl_jax.ingest.projections import PROJECTIONS
 
 _NAMED_FILES = "{field}_{channel}{suffix}"
-
-
-@dataclass(frozen=True)
-class OpenedImage:
-    """An image ready to be predicted: `planes` `[C, H, W]`, raw; pixel_size in µm if known.
-
-    `planes` is None where only the maps of an image are at hand.
-    """
-
-    name: str
-    planes: ImageLike | None
-    paths: tuple[Path, ...]
-    pixel_size: float | None = None
 
 
 @dataclass(frozen=True)
@@ -66,66 +53,95 @@ class Source:
         `binning`: average blocks of so many pixels squared, as `isl-prepare --bin` does.
         Raises ValueError or OSError in one line that names the file.
         """
-        field, roles = (self.field, self.roles) if self.field else self._inside()
-        layout = Layout(_NAMED_FILES, inputs=roles)
-        checked = check_field(field, layout)
+        files = readers.ImageFiles()  # each file is parsed once
+        field, roles = (self.field, self.roles) if self.field else self._inside(files)
+        checked = check_field(field, Layout(_NAMED_FILES, inputs=roles), files)
         # A plane that stands for several channels is read once.
-        unique = tuple(dict.fromkeys(roles))
+        unique = {str(role): role for role in roles}
         if scratch.is_large((checked.height, checked.width)):
-            stacks = {role: large_role(field, role, scratch) for role in unique}
-            stack = tuple(plane for role in roles for plane in stacks[role])
-            binned = {id(plane): Binned(plane, binning) for plane in stack}
-            planes: Any = PlaneStack(
-                stack if binning == 1 else tuple(binned[id(plane)] for plane in stack)
-            )
+            seen = {n: _large_role(field, r, files, scratch, binning) for n, r in unique.items()}
+            stack = (plane for role in roles for plane in seen[str(role)])
+            planes: ImageLike = large.PlaneStack(tuple(stack))
         else:
-            images = {role: read_role(field, role) for role in unique}
-            order = unique if len(unique) == 1 else roles
-            planes = np.concatenate([images[role] for role in order])
+            images = {name: read_role(field, role, files) for name, role in unique.items()}
+            names = unique if len(unique) == 1 else map(str, roles)
+            planes = np.concatenate([images[name] for name in names])
             if binning > 1:
                 planes = np.stack([bin_average(plane, binning) for plane in planes])
         pixel_size = checked.pixel_size * binning if checked.pixel_size else None
         return OpenedImage(self.name, planes, self.paths, pixel_size)
 
-    def _inside(self) -> tuple[RawField, tuple[Role, ...]]:
-        """Channels of the one file: by name, or else all its planes in their order."""
+    def _inside(self, files: readers.ImageFiles) -> tuple[RawField, tuple[Role, ...]]:
+        """Channels of the one file: by name, or else all its planes in their order.
+
+        The only channel of a file answers to any name when the roles tell its planes.
+        """
         wants_colour = any(role.projection == "rgb" for role in self.roles)
-        info = readers.inspect(self.path, colour=wants_colour)
-        names = dict.fromkeys(role.channel for role in self.roles)
+        info = files.open(self.path, colour=wants_colour).info
+        names = list(dict.fromkeys(role.channel for role in self.roles))
         if wants_colour:
-            files = {name: (Part(self.path, 0, True),) for name in names}
-            return RawField(self.name, self.name, files), self.roles
+            return self._field({name: Part(self.path, 0, True) for name in names}), self.roles
         try:
-            numbers = {name: info.channel_index(name) for name in names}
+            numbers = [info.channel_index(name) for name in names]
         except ValueError as error:
             raise ValueError(f"{self.path}: {error}") from None
-        if all(number is not None for number in numbers.values()):
-            files = {name: (Part(self.path, number),) for name, number in numbers.items()}
-            return RawField(self.name, self.name, files), self.roles
         count = len(info.channels) * info.planes
-        if count not in (len(self.roles), len(set(self.roles))):
+        wanted = [name for role in self.roles for name in _plane_names(role)]
+        if None in numbers and count in (len(wanted), len(set(wanted))):
+            channels = [str(number) for number in range(len(info.channels))]
+            parts = {name: Part(self.path, number) for number, name in enumerate(channels)}
+            return self._field(parts), tuple(map(Role, channels))
+        if len(names) == len(info.channels) == 1 and all(role.planes for role in self.roles):
+            numbers = [0]
+        if None in numbers:
             raise ValueError(
                 f"{self.path}: holds {count} plane{'s' * (count != 1)} (channels "
-                f"{', '.join(info.channels)}), the model takes {len(self.roles)} "
+                f"{', '.join(info.channels)}), the model takes {len(wanted)} "
                 f"({', '.join(map(str, self.roles))}); say with --channels which they are"
             )
-        roles = tuple(Role(str(k)) for k in range(len(info.channels)))
-        files = {str(k): (Part(self.path, k),) for k in range(len(info.channels))}
-        return RawField(self.name, self.name, files), roles
+        parts = zip(names, numbers, strict=True)
+        return self._field({name: Part(self.path, number) for name, number in parts}), self.roles
+
+    def _field(self, parts: Mapping[str, Part]) -> RawField:
+        return RawField(self.name, self.name, {name: (part,) for name, part in parts.items()})
+
+
+def _plane_names(role: Role) -> list[str]:
+    """A name for each network channel that a role gives, as far as its words tell."""
+    if role.projection != "none" or not isinstance(role.planes, tuple):
+        return [str(role)]
+    return [f"{role.channel}[{plane}]" for plane in role.planes]
+
+
+def _large_role(
+    field: RawField, role: Role, files: readers.ImageFiles, scratch: Scratch, binning: int
+) -> list[large.PlaneLike]:
+    """Planes of a role, projected and binned, none of which needs to fit into memory."""
+    planes: list[large.PlaneLike] = [
+        large.by_windows(part.open(files), part.channel or 0, number, scratch)
+        for part, number in chosen_planes(field, role, files)
+    ]
+    if role.projection in PROJECTIONS:
+        planes = [large.Projected(tuple(planes), PROJECTIONS[role.projection])]
+    return planes if binning == 1 else [large.Binned(plane, binning) for plane in planes]
+
+
+def read_maps(paths: Sequence[Path], scratch: Scratch) -> tuple[np.ndarray, float | None]:
+    """Maps `[K, H, W]` float32 of K files of one plane each, and their pixel size in µm."""
+    files = [readers.open_image(path) for path in paths]
+    header = files[0].info
+    maps = scratch.empty((len(files), header.height, header.width), np.float32)
+    for index, file in enumerate(files):
+        maps[index] = file.read()[0]
+    return maps, header.pixel_size
 
 
 def roles_of(channels: Sequence[str]) -> tuple[Role, ...]:
     """The roles that gave a model its channels: the inverse of how prepared channels are named."""
-    colours = tuple(f":{colour}" for colour in COLOURS)
-    texts = []
-    for name in channels:
-        if name.endswith(colours):
-            # The three colours of one image are one role.
-            name = f"{name[: -len(colours[0])]}:rgb"
-            if texts and texts[-1] == name:
-                continue
-        texts.append(name)
-    return tuple(map(Role.parse, texts))
+    texts = [re.sub(f":({'|'.join(COLOURS)})$", ":rgb", name) for name in channels]
+    # The three colours of one image are one role.
+    pairs = itertools.pairwise(["", *texts])
+    return tuple(Role.parse(b) for a, b in pairs if not (a == b and b.endswith(":rgb")))
 
 
 def find_sources(
@@ -149,7 +165,7 @@ def find_sources(
         for text in inputs:
             fields, unmatched = match_files(Path(text), layout, exclude=exclude)
             num_unused += len(unmatched)
-            sources += [_of_field(field, roles) for field in fields]
+            sources += [_of(field, roles) for field in fields]
     else:
         files = list(dict.fromkeys(path for text in inputs for path in _expand(text)))
         if exclude:
@@ -168,9 +184,8 @@ def find_sources(
     return sorted(sources, key=lambda source: source.name), num_unused
 
 
-def _of_field(field: RawField, roles: tuple[Role, ...]) -> Source:
-    first = next(iter(field.files.values()))[0].path
-    return Source(field.name, first, roles, field)
+def _of(field: RawField, roles: tuple[Role, ...]) -> Source:
+    return Source(field.name, next(iter(field.files.values()))[0].path, roles, field)
 
 
 def _by_channel(files: Sequence[Path], roles: tuple[Role, ...]) -> tuple[list[Source], int]:
@@ -188,7 +203,7 @@ def _by_channel(files: Sequence[Path], roles: tuple[Role, ...]) -> tuple[list[So
     for (parent, field), channels in found.items():
         name = f"{parent.name}_{field}" if several else field
         parts = {channel: tuple(map(Part, paths)) for channel, paths in channels.items()}
-        sources.append(_of_field(RawField(name, name, parts), roles))
+        sources.append(_of(RawField(name, name, parts), roles))
     return sources, num_unused
 
 

@@ -1,4 +1,4 @@
-"""Plan tiles over an image of any size, cut them, and blend what the network makes of them.
+"""Standardised tiles of an image of any size: planned, cut, and blended once predicted.
 
 A tile that ends inside the image sees zeros where the image goes on, so its outputs are wrong near
 that end. `halo` pixels there are thrown away; over the next `blend` pixels the two neighbours fade
@@ -9,27 +9,19 @@ one of the whole image. A side that fits into one tile is not cut, and exact by 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
 
 import numpy as np
 
+from isl_jax.data.normalisation import standardise
+from isl_jax.inference.large import ImageLike, release
 from isl_jax.models.architecture import STRIDE
 
 # Tiled equals untiled within 1e-4 of the output's unit from here on (docs/predict.md).
 HALO = 256
 BLEND = 32
 TILE = 2304
-
-
-class ImageLike(Protocol):
-    """`[C, H, W]` pixels that are read by slices: arrays, memory maps, `sources.FileImage`."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(C, H, W)."""
-        ...
-
-    def __getitem__(self, key: tuple[slice, slice, slice], /) -> np.ndarray: ...
+# Statistics are taken over bands of this many pixels a plane.
+_BAND_PIXELS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -177,3 +169,48 @@ def blend_rows(
         finished = band.shape[1] - span.fade_out
         yield span.low, band[:, :finished]
         rest = band[:, finished:].copy()
+
+
+@dataclass(frozen=True)
+class StandardisedImage:
+    """An image beside what standardises it: tiles come out as the network takes them.
+
+    `image` `[C, H, W]`; `mean` and `std` `[C]`, those of the whole image. `ready` is the only tile,
+    where there is only one and it has been made ahead of time.
+    """
+
+    image: ImageLike
+    mean: np.ndarray
+    std: np.ndarray
+    ready: np.ndarray | None = None
+
+    def tile(self, tile: Tile) -> np.ndarray:
+        """Standardised pixels `[h, w, C]` float32 of a tile."""
+        shape = (tile.rows.size, tile.columns.size)
+        if self.ready is not None and self.ready.shape[:2] == shape:
+            return self.ready
+        _, height, width = self.image.shape
+        planes = np.moveaxis(cut(self.image, tile), 0, -1)
+        pixels = np.ascontiguousarray(planes)
+        return standardise(pixels, self.mean, self.std, pixels=height * width)
+
+
+def statistics(image: ImageLike) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each plane, `[C]` float64, raw units, read in bands of rows.
+
+    The same as `data.normalisation.plane_statistics` of each plane, up to float64 rounding.
+    """
+    channels, height, width = image.shape
+    rows = max(1, _BAND_PIXELS // width)
+    total, squares = np.zeros(channels), np.zeros(channels)
+    # About a value near the mean, so that large offsets cost no digits.
+    first = np.asarray(image[:, :rows, :])
+    offset = first.mean(axis=(1, 2), dtype=np.float64)
+    for top in range(0, height, rows):
+        band = np.asarray(image[:, top : top + rows, :], np.float64) - offset[:, None, None]
+        total += band.sum(axis=(1, 2))
+        squares += np.square(band, out=band).sum(axis=(1, 2))
+        release(image)
+    mean = total / (height * width)
+    variance = np.maximum(squares / (height * width) - mean**2, 0)
+    return mean + offset, np.sqrt(variance)

@@ -9,9 +9,8 @@ from typing import Any
 import imagecodecs
 import numpy as np
 
-from isl_jax.files import written_whole
-from isl_jax.inference.scratch import release
-from isl_jax.inference.tiling import ImageLike
+from isl_jax.files import write_bytes, write_text
+from isl_jax.inference.large import ImageLike, release
 
 # Longest side of a picture; larger images are thinned out.
 _LONGEST = 4096
@@ -22,8 +21,7 @@ def write_overlay(
     path: Path, planes: ImageLike | None, labels: np.ndarray | None, shown: np.ndarray
 ) -> None:
     """Write a PNG of the first of `planes`, or else of `shown` `[H, W]`, outlined by `labels`."""
-    with written_whole(path) as draft:
-        draft.write_bytes(imagecodecs.png_encode(overlay(planes, labels, shown)))
+    write_bytes(path, bytes(imagecodecs.png_encode(overlay(planes, labels, shown))))
 
 
 def overlay(planes: ImageLike | None, labels: np.ndarray | None, shown: np.ndarray) -> np.ndarray:
@@ -100,8 +98,7 @@ def write_contact_sheet(
         cards="\n".join(cards),
     )
     path = folder / "index.html"
-    with written_whole(path) as draft:
-        draft.write_text(page)
+    write_text(path, page)
     return path
 
 

@@ -9,8 +9,7 @@ from scipy import ndimage
 from skimage.measure import regionprops_table
 
 from isl_jax.files import written_whole
-from isl_jax.inference.scratch import release
-from isl_jax.inference.tiling import ImageLike
+from isl_jax.inference.large import ImageLike, release
 
 _BAND_ROWS = 2048
 # Column → property of scikit-image; pixels and radians.

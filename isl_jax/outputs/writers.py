@@ -7,156 +7,133 @@ from pathlib import Path
 import numpy as np
 
 from isl_jax.inference.info import ModelInfo
+from isl_jax.inference.large import OpenedImage
 from isl_jax.inference.model import Prediction
-from isl_jax.inference.tiling import ImageLike
-from isl_jax.outputs.images import write_labels, write_map
-from isl_jax.outputs.outlines import outlines
 from isl_jax.outputs.pictures import write_overlay
+from isl_jax.outputs.rasters import write_labels, write_map
 from isl_jax.outputs.table import write_table
-from isl_jax.outputs.vectors import write_geojson, write_rois
+from isl_jax.outputs.vectors import outlines, write_geojson, write_rois
 from isl_jax.outputs.zarr import write_zarr
 
-
-@dataclass(frozen=True)
-class Found:
-    """All that is known of an image once it has been predicted.
-
-    `planes` `[C, H, W]` are its raw pixels, None when only maps were given; pixel_size in µm.
-    """
-
-    name: str
-    info: ModelInfo
-    prediction: Prediction
-    planes: ImageLike | None = None
-    pixel_size: float | None = None
+# Writes the files of one output, given in the order of their suffixes.
+Writer = Callable[[list[Path], ModelInfo, OpenedImage, Prediction], None]
 
 
 @dataclass(frozen=True)
 class Output:
-    """One kind of output: `files` of an image (after its name), how they are written.
+    """One kind of output: how its files are called after the image's name, and written.
 
-    `needs`: what a prediction must hold for it; `needs_image`: whether raw pixels are shown.
+    `of_stain`: whether stain models give it, and models of labels do. Without `suffixes` the files
+    go by the names of the task's maps; `needs_image`: raw pixels are shown.
     """
 
-    files: tuple[str, ...]
-    write: Callable[[Path, Found], None]
-    needs: str
+    write: Writer
+    suffixes: tuple[str, ...] = ()
+    of_stain: tuple[bool, ...] = (False,)
     needs_image: bool = False
 
-
-def _labels(stem: Path, found: Found) -> None:
-    assert found.prediction.labels is not None
-    write_labels(_file(stem, "_labels.tif"), found.prediction.labels, pixel_size=found.pixel_size)
-
-
-def _stain(stem: Path, found: Found) -> None:
-    stain, scale = found.prediction.stain, found.info.stain_scale
-    assert stain is not None
-    units = stain if scale is None else scale.unscale(stain)
-    write_map(_file(stem, "_stain.tif"), units, pixel_size=found.pixel_size)
+    def files(self, name: str, info: ModelInfo) -> list[str]:
+        """Names of the files that the output of an image consists of."""
+        suffixes = self.suffixes or tuple(f"_{kind}.tif" for kind in info.task.map_names)
+        return [f"{name}{suffix}" for suffix in suffixes]
 
 
-def _maps(stem: Path, found: Found) -> None:
-    for name in ("probability", "distance"):
-        values = getattr(found.prediction, name)
-        if values is not None:
-            write_map(_file(stem, f"_{name}.tif"), values, pixel_size=found.pixel_size)
+def _labels(paths: list[Path], _: ModelInfo, image: OpenedImage, found: Prediction) -> None:
+    write_labels(paths[0], _labels_of(found), pixel_size=image.pixel_size)
 
 
-def _polygons(found: Found) -> list[np.ndarray]:
-    assert found.prediction.labels is not None
-    return outlines(found.prediction.labels)
+def _maps(paths: list[Path], info: ModelInfo, image: OpenedImage, found: Prediction) -> None:
+    for path, kind in zip(paths, info.task.map_names, strict=True):
+        values = getattr(found, kind)
+        if info.task.is_stain and info.stain_scale is not None:
+            values = info.stain_scale.unscale(values)
+        write_map(path, values, pixel_size=image.pixel_size)
 
 
-def _rois(stem: Path, found: Found) -> None:
-    write_rois(_file(stem, "_rois.zip"), _polygons(found))
+def _rois(paths: list[Path], _: ModelInfo, __: OpenedImage, found: Prediction) -> None:
+    write_rois(paths[0], outlines(_labels_of(found)))
 
 
-def _geojson(stem: Path, found: Found) -> None:
-    write_geojson(_file(stem, ".geojson"), _polygons(found))
+def _geojson(paths: list[Path], _: ModelInfo, __: OpenedImage, found: Prediction) -> None:
+    write_geojson(paths[0], outlines(_labels_of(found)))
 
 
-def _table(stem: Path, found: Found) -> None:
-    assert found.prediction.labels is not None
-    write_table(
-        _file(stem, ".csv"),
-        found.prediction.labels,
-        found.planes,
-        found.info.channels,
-        pixel_size=found.pixel_size,
-    )
+def _table(paths: list[Path], info: ModelInfo, image: OpenedImage, found: Prediction) -> None:
+    labels, size = _labels_of(found), image.pixel_size
+    write_table(paths[0], labels, image.planes, info.channels, pixel_size=size)
 
 
-def _zarr(stem: Path, found: Found) -> None:
-    assert found.prediction.labels is not None and found.planes is not None
+def _zarr(paths: list[Path], info: ModelInfo, image: OpenedImage, found: Prediction) -> None:
+    assert image.planes is not None
     write_zarr(
-        _file(stem, ".ome.zarr"),
-        found.prediction.labels,
-        found.planes,
-        found.info.channels,
-        name={"nucleus": "nuclei", "cell": "cells"}.get(found.info.study, "objects"),
-        pixel_size=found.pixel_size,
+        paths[0],
+        _labels_of(found),
+        image.planes,
+        info.channels,
+        name={"nucleus": "nuclei", "cell": "cells"}.get(info.study, "objects"),
+        pixel_size=image.pixel_size,
     )
 
 
-def _overlay(stem: Path, found: Found) -> None:
-    prediction = found.prediction
-    is_stain = prediction.stain is not None
-    shown = prediction.stain if is_stain else prediction.probability
-    assert shown is not None
-    planes = None if is_stain else found.planes
-    write_overlay(_file(stem, "_overlay.png"), planes, prediction.labels, shown)
+def _overlay(paths: list[Path], info: ModelInfo, image: OpenedImage, found: Prediction) -> None:
+    shown = getattr(found, info.task.map_names[-1])
+    planes = None if info.task.is_stain else image.planes
+    write_overlay(paths[0], planes, found.labels, shown)
+
+
+def _labels_of(found: Prediction) -> np.ndarray:
+    assert found.labels is not None
+    return found.labels
 
 
 OUTPUTS: Mapping[str, Output] = {
-    "labels": Output(("_labels.tif",), _labels, "labels"),
-    "stain": Output(("_stain.tif",), _stain, "stain"),
-    "maps": Output(("_probability.tif", "_distance.tif"), _maps, "probability"),
-    "zarr": Output((".ome.zarr",), _zarr, "labels", needs_image=True),
-    "rois": Output(("_rois.zip",), _rois, "labels"),
-    "geojson": Output((".geojson",), _geojson, "labels"),
-    "table": Output((".csv",), _table, "labels"),
-    "overlay": Output(("_overlay.png",), _overlay, "any"),
+    "labels": Output(_labels, ("_labels.tif",)),
+    "stain": Output(_maps, of_stain=(True,)),
+    "maps": Output(_maps),
+    "zarr": Output(_zarr, (".ome.zarr",), needs_image=True),
+    "rois": Output(_rois, ("_rois.zip",)),
+    "geojson": Output(_geojson, (".geojson",)),
+    "table": Output(_table, (".csv",)),
+    "overlay": Output(_overlay, ("_overlay.png",), of_stain=(True, False)),
 }
 
 
-def _file(stem: Path, suffix: str) -> Path:
-    return stem.with_name(stem.name + suffix)
+def outputs_of(
+    info: ModelInfo, wanted: Iterable[str] | None = None, *, with_images: bool = True
+) -> tuple[str, ...]:
+    """Check which outputs can be given; by default a model's labels, or its stain.
 
-
-def outputs_of(info: ModelInfo, wanted: Iterable[str] | None = None) -> tuple[str, ...]:
-    """Check which outputs a model can give; by default its labels, or its stain.
-
-    Raises ValueError for an unknown output, and for one that the model does not predict.
+    Raises ValueError for an unknown output, for one that the model does not predict, and for one
+    that shows images when there are none (`with_images`).
     """
-    is_stain = info.objective.target == "stain"
+    is_stain = info.task.is_stain
     if wanted is None:
         return ("stain",) if is_stain else ("labels",)
+    possible = [name for name, one in OUTPUTS.items() if is_stain in one.of_stain]
     for name in wanted:
         if name not in OUTPUTS:
             raise ValueError(f"--outputs={name}: choose among {', '.join(OUTPUTS)}")
-        possible = [
-            key
-            for key, one in OUTPUTS.items()
-            if one.needs == "any" or (one.needs == "stain") == is_stain
-        ]
         if name not in possible:
             kind = f"the stain ({info.stain})" if is_stain else "labels"
             raise ValueError(
                 f"--outputs={name}: this model predicts {kind}; choose among {', '.join(possible)}"
             )
+        if OUTPUTS[name].needs_image and not with_images:
+            raise ValueError(f"--outputs={name} shows the images: give them with --input")
     return tuple(dict.fromkeys(wanted))
 
 
-def files_of(name: str, outputs: Iterable[str], info: ModelInfo) -> list[str]:
-    """Names of the files that the outputs of an image consist of."""
-    files = [f"{name}{suffix}" for output in outputs for suffix in OUTPUTS[output].files]
-    if info.objective.target != "distance_and_semantic":
-        files = [file for file in files if not file.endswith("_distance.tif")]
-    return files
-
-
-def write_outputs(folder: Path, found: Found, outputs: Iterable[str]) -> None:
-    """Write the outputs of an image; each file appears whole or not at all."""
+def write_outputs(
+    folder: Path,
+    info: ModelInfo,
+    outputs: Iterable[str],
+    image: OpenedImage,
+    prediction: Prediction,
+) -> list[str]:
+    """Write the outputs of an image, each whole or not at all; returns the names of the files."""
+    written = []
     for output in outputs:
-        OUTPUTS[output].write(folder / found.name, found)
+        names = OUTPUTS[output].files(image.name, info)
+        OUTPUTS[output].write([folder / name for name in names], info, image, prediction)
+        written += names
+    return written

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from isl_jax.files import written_whole
-from isl_jax.inference.scratch import release
-from isl_jax.inference.tiling import ImageLike
+from isl_jax.inference.large import ImageLike, release
 
 _CHUNK = 1024
 # The smallest size is one that a viewer shows at once.

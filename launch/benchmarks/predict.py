@@ -6,6 +6,7 @@ variable ISL_JAX_MODEL may name a trained cell model without an extra head; othe
 random. Fields are made of real cells where ISL_JAX_DATA names the folder of the data sets.
 """
 
+import functools
 import os
 import tempfile
 import time
@@ -17,16 +18,18 @@ import numpy as np
 import tifffile
 from scipy import ndimage
 
-from isl_jax.inference.job import Job
-from isl_jax.inference.model import Model, ModelInfo, NetworkInfo, load_model
-from isl_jax.inference.pipeline import Stopwatch, predict_all
-from isl_jax.inference.scratch import Scratch
+from isl_jax.data.binning import bin_average
+from isl_jax.inference.info import ModelInfo, NetworkInfo, PostProcessing
+from isl_jax.inference.job import Job, Stopwatch
+from isl_jax.inference.model import Model, load_model
+from isl_jax.inference.pipeline import predict_all
 from isl_jax.inference.sources import Source, find_sources, roles_of
-from isl_jax.ingest.projections import bin_average
 from isl_jax.launch.benchmarks.instances import cells, chain
-from isl_jax.models.heads import build_network, init_variables
-from isl_jax.outputs.images import write_labels
-from isl_jax.training.objectives import Objective
+from isl_jax.models.heads import build_network
+from isl_jax.models.variables import init_variables
+from isl_jax.outputs.rasters import write_labels
+from isl_jax.outputs.writers import write_outputs
+from isl_jax.task import Kind, Task
 
 _SIZE = 2160
 _FIELDS = 3
@@ -67,16 +70,16 @@ def _model() -> tuple[Model, str]:
     path = os.environ.get("ISL_JAX_MODEL")
     if path:
         model = load_model(path)
-        if model.info.network.head != "none" or model.info.h is None:
+        if model.info.network.head != "none" or model.info.postprocessing.h is None:
             raise ValueError(f"ISL_JAX_MODEL={path}: expected a cell model with h and no head")
         return model, f"weights of {Path(path).name}"
     info = ModelInfo(
         "cell",
         "segment",
         NetworkInfo("densenet121", "none", 2, 3),
-        Objective("distance_and_semantic"),
+        Task(Kind.INSTANCES),
         ("a", "b", "c"),
-        h=30.0,
+        postprocessing=PostProcessing(h=30.0),
     )
     network = build_network(out_channels=2)
     return Model(info, init_variables(network, in_channels=3, seed=0)), "random weights"
@@ -104,7 +107,8 @@ def _field(index: int) -> np.ndarray:
 
 
 def _job(folder: Path, model: Model) -> Job:
-    job = Job(folder, model.info, ("labels",), "benchmark")
+    write = functools.partial(write_outputs, folder, model.info, ("labels",))
+    job = Job(folder, model.info, ("labels",), "benchmark", write)
     job.prepare()
     return job
 
@@ -112,7 +116,7 @@ def _job(folder: Path, model: Model) -> Job:
 def _overlapped(sources: list[Source], model: Model, folder: Path) -> float:
     job = _job(folder, model)
     start = time.perf_counter()
-    outcomes = list(predict_all(sources, model, job.finish, folder=folder, stopwatch=Stopwatch()))
+    outcomes = list(predict_all(sources, model, job))
     seconds = (time.perf_counter() - start) / len(sources)
     for outcome in outcomes:
         if outcome.error:
@@ -121,17 +125,17 @@ def _overlapped(sources: list[Source], model: Model, folder: Path) -> float:
 
 
 def _one_after_the_other(sources: list[Source], model: Model, folder: Path) -> dict[str, float]:
-    job, stopwatch, scratch = _job(folder, model), Stopwatch(), Scratch()
+    job = _job(folder, model)
     for source in sources:
         start = time.perf_counter()
-        image = source.open(scratch)
+        image = source.open(job.scratch)
         prepared = model.prepare(image.planes)
-        stopwatch.add("read", start)
+        job.stopwatch.add("read", start)
         start = time.perf_counter()
         (maps,) = model.maps_of([prepared])
-        stopwatch.add("network", start)
-        job.finish(image, maps, scratch, stopwatch)
-    return {stage: s / len(sources) for stage, s in stopwatch.seconds.items()}
+        job.stopwatch.add("network", start)
+        job.finish(image, maps)
+    return {stage: s / len(sources) for stage, s in job.stopwatch.seconds.items()}
 
 
 def _peer(sources: list[Source], model: Model, folder: Path) -> dict[str, float]:
@@ -148,7 +152,7 @@ def _peer(sources: list[Source], model: Model, folder: Path) -> dict[str, float]
         distance, logit = network(image[None])[0]
         stopwatch.add("network", start)
         start = time.perf_counter()
-        labels = chain(distance * np.float32(model.info.distance_unit), logit > 0)
+        labels = chain(distance * np.float32(model.info.task.distance_unit), logit > 0)
         stopwatch.add("label", start)
         start = time.perf_counter()
         write_labels(folder / f"peer_{source.name}.tif", labels)

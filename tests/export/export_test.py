@@ -1,5 +1,6 @@
 """Exports against the model they come from, and against the stored outputs of the peer."""
 
+import dataclasses
 import json
 import sys
 import zipfile
@@ -18,19 +19,19 @@ from isl_jax.export.check import check_equal
 from isl_jax.export.onnx_model import maps_bytes, network_bytes, onnx_bytes, run_onnx
 from isl_jax.export.smp import smp_bytes
 from isl_jax.export.stablehlo import stablehlo_bytes
-from isl_jax.inference.model import Model, ModelInfo, NetworkInfo
+from isl_jax.inference.info import ModelInfo, NetworkInfo
+from isl_jax.inference.model import Model
 from isl_jax.models.architecture import encoder_config
-from isl_jax.models.port import variables_from_torch
-from isl_jax.models.torch_layout import expected_shapes
-from isl_jax.training.objectives import Objective
+from isl_jax.models.port import expected_shapes, variables_from_torch
+from isl_jax.task import Task
 from tests.models.conftest import drawn_weight
 
 CHANNELS = ("ch5[1]", "ch5[2]", "ch1:max")
 
 
-def make_model(objective: Objective, *, encoder="tiny", head="none", **changes) -> Model:
+def make_model(task: Task, *, encoder="tiny", head="none", **changes) -> Model:
     """A model of random weights, without compiling anything."""
-    outputs = objective.num_outputs
+    outputs = task.num_outputs
     known = {"segmentation_head.0.weight": np.zeros((outputs if head == "none" else 1, 16, 3, 3))}
     if head != "none":
         known = {f"u_net.{name}": array for name, array in known.items()}
@@ -43,9 +44,9 @@ def make_model(objective: Objective, *, encoder="tiny", head="none", **changes) 
     }
     info = ModelInfo(
         study="cell",
-        stage="pretrain" if objective.target == "stain" else "segment",
+        stage="pretrain" if task.is_stain else "segment",
         network=NetworkInfo(encoder, head, outputs, 3),
-        objective=objective,
+        task=task,
         channels=CHANNELS,
         **changes,
     )
@@ -53,13 +54,13 @@ def make_model(objective: Objective, *, encoder="tiny", head="none", **changes) 
 
 
 ORACLE = Path(__file__).parents[1] / "models" / "fixtures" / "smp_unet_densenet121.npz"
-SEMANTIC = Objective("semantic", activation="shifted_sigmoid", slope=3.0)
-CELL = Objective("distance_and_semantic")
+SEMANTIC = Task("semantic", activation="shifted_sigmoid", slope=3.0)
+CELL = Task("distance_and_semantic")
 
 
 @pytest.fixture(scope="module")
 def cell_model() -> Model:
-    return make_model(CELL, head="reference", distance_unit=40.0)
+    return make_model(dataclasses.replace(CELL, distance_unit=40.0), head="reference")
 
 
 @pytest.fixture
@@ -108,11 +109,11 @@ def test_onnx_maps_are_activated_and_in_units(cell_model, images):
     distance, probability = run_onnx(maps_bytes(cell_model), images)
     np.testing.assert_allclose(distance, 40 * raw[:, :1], rtol=1e-6)
     np.testing.assert_allclose(probability, 1 / (1 + np.exp(-raw[:, 1:])), atol=1e-6)
-    for objective, expected in (
+    for task, expected in (
         (SEMANTIC, lambda x: 1 / (1 + np.exp(-3 * (x - 0.5)))),
-        (Objective("stain"), lambda x: 100 + 2900 * x),
+        (Task("stain"), lambda x: 100 + 2900 * x),
     ):
-        model = make_model(objective, stain_scale=StainScale(100.0, 3000.0))
+        model = make_model(task, stain_scale=StainScale(100.0, 3000.0))
         (raw,), (found,) = (run_onnx(f(model), images) for f in (network_bytes, maps_bytes))
         np.testing.assert_allclose(found, expected(raw), rtol=1e-4, atol=1e-4)
 

@@ -8,8 +8,9 @@ import pytest
 from scipy import ndimage
 
 from isl_jax.inference import model as inference
-from isl_jax.inference.model import Model, ModelInfo, NetworkInfo
-from isl_jax.training.objectives import Objective
+from isl_jax.inference.info import ModelInfo, NetworkInfo, PostProcessing
+from isl_jax.inference.model import Model
+from isl_jax.task import Kind, Task
 
 CHANNELS = ("bf1", "bf2", "phase")
 
@@ -35,17 +36,18 @@ def make_model(monkeypatch):
 
     monkeypatch.setattr(inference, "build_network", build_network)
 
-    def make(target: str, *, channels=CHANNELS, **changes) -> Model:
-        outputs = 2 if target == "distance_and_semantic" else 1
+    def make(kind: Kind, *, channels=CHANNELS, **changes) -> Model:
+        task = Task(kind)
+        outputs = task.num_outputs
         zeros = np.zeros((1, 32, 32, len(channels)), np.float32)
         variables = OnAGrid(outputs).init(jax.random.key(1), zeros)
         values = {
             "study": "cell" if outputs == 2 else "nucleus",
-            "stage": "pretrain" if target == "stain" else "segment",
+            "stage": "pretrain" if task.is_stain else "segment",
             "network": NetworkInfo("tiny", "none", outputs, len(channels)),
-            "objective": Objective(target),
+            "task": task,
             "channels": channels,
-            "h": 5.0 if outputs == 2 else None,
+            "postprocessing": PostProcessing(h=5.0 if task.has_distance else None),
         }
         return Model(ModelInfo(**values | changes), jax.tree.map(np.asarray, variables))
 

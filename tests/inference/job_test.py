@@ -8,15 +8,18 @@ import numpy as np
 import pytest
 import tifffile
 
+from isl_jax import files
 from isl_jax.inference import job as jobs
 from isl_jax.inference import pipeline
+from isl_jax.inference.info import PostProcessing
 from isl_jax.inference.job import Job, shard
-from isl_jax.inference.pipeline import Stopwatch, predict_all
-from isl_jax.inference.relabel import find_maps, relabel_all
-from isl_jax.inference.scratch import Scratch
+from isl_jax.inference.large import Scratch
+from isl_jax.inference.pipeline import predict_all
+from isl_jax.inference.relabel import find_maps
 from isl_jax.inference.sources import find_sources
 from isl_jax.ingest.layouts import parse_roles
-from isl_jax.outputs import images
+from isl_jax.outputs import rasters
+from isl_jax.outputs.writers import write_outputs
 
 ROLES = parse_roles("bf1,bf2,phase")
 ALL = ("labels", "maps", "rois", "geojson", "table", "overlay")
@@ -35,11 +38,13 @@ def folder(tmp_path, make_planes):
 
 @pytest.fixture
 def model(make_model):
-    return make_model("distance_and_semantic", h=5.0)
+    return make_model("distance_and_semantic", postprocessing=PostProcessing(h=5.0))
 
 
-def job_of(folder, model, outputs=("labels",), fingerprint="f"):
-    job = Job(folder / "out", model.info, outputs, fingerprint)
+def job_of(folder, model, outputs=("labels",), fingerprint="f", name="out"):
+    out = folder / name
+    write = functools.partial(write_outputs, out, model.info, outputs)
+    job = Job(out, model.info, outputs, fingerprint, write)
     job.prepare()
     return job
 
@@ -50,7 +55,7 @@ def sources_of(folder):
 
 def predict(folder, model, job, sources=None):
     chosen = sources_of(folder) if sources is None else sources
-    return list(predict_all(chosen, model, job.finish, folder=job.folder, stopwatch=Stopwatch()))
+    return list(predict_all(chosen, model, job))
 
 
 def test_every_image_is_predicted_as_if_alone(folder, model):
@@ -114,7 +119,7 @@ def test_nothing_half_written_when_the_disk_is_full(folder, model, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         return write(path, *arguments, **options)
 
-    monkeypatch.setattr(images.tifffile, "imwrite", until_full)
+    monkeypatch.setattr(rasters.tifffile, "imwrite", until_full)
     monkeypatch.setattr(pipeline, "_PIXELS_AHEAD", 1)
     outcomes = predict(folder, model, job_of(folder, model))
     failed = [outcome for outcome in outcomes if outcome.error]
@@ -134,7 +139,7 @@ def test_folders_that_cannot_be_written_are_named_at_once(folder, model, monkeyp
     def refuse(*_, **__):
         raise PermissionError(errno.EACCES, "Read-only file system")
 
-    monkeypatch.setattr(jobs.Path, "write_text", refuse)
+    monkeypatch.setattr(files.Path, "write_bytes", refuse)
     with pytest.raises(OSError, match="Read-only file system"):
         job_of(folder, model)
 
@@ -143,12 +148,12 @@ def test_maps_give_the_same_labels_again_and_others(folder, model):
     job, sources = job_of(folder, model, ("labels", "maps")), sources_of(folder)[:3]
     predict(folder, model, job, sources)
     for images_given in (sources, []):
-        again = Job(folder / "again", model.info, ("labels", "table"), "g")
-        again.prepare()
+        again = job_of(folder, model, ("labels", "table"), "g", name="again")
         maps = find_maps(folder / "out", model.info, images_given)
-        options = {"folder": again.folder, "stopwatch": Stopwatch()}
-        outcomes = list(relabel_all(maps, again.finish, **options))
+        assert not any(again.is_done(source) for source in maps)
+        outcomes = predict(folder, model, again, maps)
         assert [outcome.error for outcome in outcomes] == [None] * 3
+        assert all(again.is_done(source) for source in maps)
         for source in sources:
             first, second = (
                 tifffile.imread(folder / place / f"{source.name}_labels.tif")
@@ -157,15 +162,12 @@ def test_maps_give_the_same_labels_again_and_others(folder, model):
             np.testing.assert_array_equal(first, second)
         header = (folder / "again" / "i00.csv").read_text().splitlines()[0]
         assert ("mean_bf1" in header) == bool(images_given)
-    needy = Job(folder / "again", model.info, ("zarr",), "g")
-    with pytest.raises(ValueError, match="--input"):
-        needy.check(maps)
     with pytest.raises(FileNotFoundError, match="--outputs=labels,maps"):
         find_maps(folder / "raw", model.info)
 
 
 def test_large_images_leave_no_temporary_file(folder, model, monkeypatch):
-    monkeypatch.setattr(pipeline, "Scratch", functools.partial(Scratch, max_pixels=100))
+    monkeypatch.setattr(jobs, "Scratch", functools.partial(Scratch, max_pixels=100))
     job = job_of(folder, model, ALL)
     outcomes = predict(folder, model, job, sources_of(folder)[:2])
     assert [outcome.error for outcome in outcomes] == [None, None]

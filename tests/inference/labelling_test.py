@@ -11,7 +11,7 @@ from isl_jax.data.targets import distance_map
 from isl_jax.inference import labelling
 from isl_jax.inference.info import PostProcessing
 from isl_jax.inference.labelling import label_maps
-from isl_jax.inference.scratch import Scratch
+from isl_jax.inference.large import Scratch
 
 
 @pytest.fixture
@@ -60,11 +60,9 @@ def test_a_spiral_through_every_band_is_one_component(bands):
 @pytest.mark.parametrize("options", [{}, {"fill_holes": True, "min_size": 60}])
 def test_instances_in_blocks_are_those_of_the_whole_image(bands, cells, options):
     probability, distance = cells
-    settings = PostProcessing(**options)
-    whole = label_maps(probability, distance, h=40.0, options=settings)
-    found = label_maps(
-        probability, distance, h=40.0, options=settings, scratch=bands, block=96, margin=64
-    )
+    settings = PostProcessing(h=40.0, **options)
+    whole = label_maps(probability, distance, options=settings)
+    found = label_maps(probability, distance, options=settings, scratch=bands, block=96, margin=64)
     assert whole.max() > 60
     assert same_partition(found, whole)
     np.testing.assert_array_equal(np.unique(found), np.arange(whole.max() + 1))
@@ -72,11 +70,12 @@ def test_instances_in_blocks_are_those_of_the_whole_image(bands, cells, options)
 
 def test_objects_larger_than_the_margin_are_told(bands, cells):
     probability, distance = cells
+    options = PostProcessing(h=40.0)
     with pytest.warns(UserWarning, match="wider block margin"):
-        label_maps(probability, distance, h=40.0, scratch=bands, block=64, margin=8)
+        label_maps(probability, distance, options=options, scratch=bands, block=64, margin=8)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        label_maps(probability, distance, h=40.0, scratch=bands, block=96, margin=64)
+        label_maps(probability, distance, options=options, scratch=bands, block=96, margin=64)
 
 
 def test_instances_need_a_contrast(cells):

@@ -10,8 +10,9 @@ from scipy import ndimage
 
 from isl_jax.data.normalisation import StainScale
 from isl_jax.inference import model as inference
-from isl_jax.inference.model import Model, ModelInfo, NetworkInfo, load_model, save_model, set_h
-from isl_jax.training.objectives import Objective
+from isl_jax.inference.info import ModelInfo, NetworkInfo, PostProcessing
+from isl_jax.inference.model import Model, load_model, save_model, set_h
+from isl_jax.task import Task
 
 SIZE = 64
 
@@ -38,7 +39,7 @@ def info(target, **changes):
         "study": "cell" if target == "distance_and_semantic" else "nucleus",
         "stage": "pretrain" if target == "stain" else "segment",
         "network": NetworkInfo("densenet121", "none", 1 + (target != "stain"), 3),
-        "objective": Objective(target),
+        "task": Task(target),
         "channels": ("bf1", "bf2", "phase"),
     }
     if target == "semantic":
@@ -91,7 +92,7 @@ def test_other_planes_are_refused_by_their_names(shape):
 
 
 def test_cell_predictions_are_labels_in_the_semantic_mask(planes):
-    model = Model(info("distance_and_semantic", h=5.0), variables(2))
+    model = Model(info("distance_and_semantic", postprocessing=PostProcessing(h=5.0)), variables(2))
     found = model.predict(planes)
     assert found.distance.dtype == np.float32
     assert found.labels.dtype == np.int32
@@ -104,7 +105,37 @@ def test_cell_predictions_are_labels_in_the_semantic_mask(planes):
 def test_h_can_be_set_afterwards(tmp_path):
     save_model(tmp_path, info("distance_and_semantic"), variables(2))
     set_h(tmp_path, 12.5)
-    assert load_model(tmp_path).info == info("distance_and_semantic", h=12.5)
+    assert load_model(tmp_path).info == info(
+        "distance_and_semantic", postprocessing=PostProcessing(h=12.5)
+    )
+
+
+def test_model_json_keeps_its_layout(tmp_path):
+    """What versions before `Task` wrote, and read, to the key."""
+    task = Task("distance_and_semantic", "shifted_sigmoid", 3.0, "pixels", 20.0)
+    options = PostProcessing(h=7.0, min_size=5)
+    described = info("distance_and_semantic", task=task, postprocessing=options)
+    save_model(tmp_path, described, variables(2))
+    stored = json.loads((tmp_path / "model.json").read_text())
+    expected = {
+        "objective": {
+            "target": "distance_and_semantic",
+            "activation": "shifted_sigmoid",
+            "slope": 3.0,
+        },
+        "distance_scale": "pixels",
+        "distance_unit": 20.0,
+        "h": 7.0,
+        "postprocessing": {
+            "threshold": 0.5,
+            "min_size": 5,
+            "fill_holes": False,
+            "keep_unmarked": False,
+        },
+    }
+    assert {key: stored[key] for key in expected} == expected
+    assert "task" not in stored
+    assert load_model(tmp_path).info == described
 
 
 def test_what_cannot_be_loaded_is_named(tmp_path):
@@ -129,7 +160,7 @@ def test_what_cannot_be_loaded_is_named(tmp_path):
 
 
 def test_folders_of_earlier_versions_get_defaults(tmp_path):
-    described = info("distance_and_semantic", h=7.0)
+    described = info("distance_and_semantic", postprocessing=PostProcessing(h=7.0))
     save_model(tmp_path, described, variables(2))
     stored = json.loads((tmp_path / "model.json").read_text())
     for key in ("postprocessing", "licence", "binning"):
@@ -144,6 +175,7 @@ def test_folders_of_earlier_versions_get_defaults(tmp_path):
         ("channels", ["phase"], "names 1 channels .* network of 3 inputs"),
         ("objective", {"target": "cats"}, "unknown target 'cats'"),
         ("postprocessing", {"threshold": 3}, "threshold 3"),
+        ("h", -5, "h is -5"),
         ("stage", None, "has no 'stage'"),
     ],
 )

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import tifffile
 
-from isl_jax.inference.scratch import Scratch
+from isl_jax.data.binning import bin_average
+from isl_jax.inference.large import Scratch
 from isl_jax.inference.sources import find_sources, roles_of
 from isl_jax.ingest.layouts import parse_roles
 from isl_jax.ingest.presets import load_layout
-from isl_jax.ingest.projections import bin_average
 from isl_jax.outputs.zarr import write_zarr
 
 ROLES = parse_roles("bf[0],bf[2],phase:max")
@@ -79,6 +79,43 @@ def test_channels_inside_a_file_go_by_name_or_in_order(tmp_path, stacks):
     (wrong,), _ = find_sources([str(tmp_path / "y.tif")], parse_roles("a,b"))
     with pytest.raises(ValueError, match=r"y\.tif: holds 3 planes.*takes 2 \(a, b\).*--channels"):
         planes(wrong)
+
+
+def test_planes_are_counted_and_not_the_words_that_choose_them(tmp_path, stacks):
+    """`dic[0,2]` is two planes: of a file that holds two, or of the only stack in a file."""
+    two = np.concatenate([stacks["dapi"], stacks["bf"][:1]])
+    tifffile.imwrite(tmp_path / "two.tif", two, photometric="minisblack")
+    tifffile.imwrite(tmp_path / "three.tif", stacks["bf"], photometric="minisblack")
+    for text in ("dic[0,2]", "dic[0],dic[2]"):
+        (source,), _ = find_sources([str(tmp_path / "two.tif")], parse_roles(text))
+        np.testing.assert_array_equal(planes(source), two)
+        (source,), _ = find_sources([str(tmp_path / "three.tif")], parse_roles(text))
+        np.testing.assert_array_equal(planes(source), stacks["bf"][[0, 2]])
+    (source,), _ = find_sources([str(tmp_path / "three.tif")], parse_roles("dic[::2]"))
+    np.testing.assert_array_equal(planes(source), stacks["bf"][[0, 2]])
+    (beyond,), _ = find_sources([str(tmp_path / "two.tif")], parse_roles("dic[0,2,4]"))
+    with pytest.raises(ValueError, match=r"two\.tif.*has 2 planes, but dic\[0,2,4\] was asked"):
+        planes(beyond)
+    (mixed,), _ = find_sources([str(tmp_path / "two.tif")], parse_roles("dic[0,2],bf"))
+    with pytest.raises(ValueError, match=r"holds 2 planes.* takes 3 \(dic\[0,2\], bf\)"):
+        planes(mixed)
+
+
+def test_a_file_is_parsed_once(tmp_path, stacks, monkeypatch):
+    opened, opening = [], tifffile.TiffFile.__init__
+
+    def counted(self, file, *arguments, **options):
+        opened.append(file)
+        opening(self, file, *arguments, **options)
+
+    monkeypatch.setattr(tifffile.TiffFile, "__init__", counted)
+    write_fields(tmp_path / "raw", stacks, "a")
+    tifffile.imwrite(tmp_path / "x.tif", stacks["bf"], photometric="minisblack")
+    for text, roles, num_files in (("raw", ROLES, 2), ("x.tif", parse_roles("u,v,w"), 1)):
+        (source,), _ = find_sources([str(tmp_path / text)], roles)
+        opened.clear()
+        planes(source)
+        assert len(opened) == num_files
 
 
 def test_one_plane_serves_a_repeated_channel(tmp_path, stacks):

@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isl_jax.data.normalisation import plane_statistics
-from isl_jax.inference.standardised import statistics
-from isl_jax.inference.tiling import blend_row, blend_rows, cut, plan, plan_axis
+from isl_jax.inference.tiling import blend_row, blend_rows, cut, plan, plan_axis, statistics
 
 
 @given(
@@ -71,7 +70,7 @@ def test_tiles_too_small_for_the_halo_are_refused(tile):
 
 
 def test_statistics_in_bands_are_those_of_the_planes(monkeypatch):
-    monkeypatch.setattr("isl_jax.inference.standardised._BAND_PIXELS", 1000)
+    monkeypatch.setattr("isl_jax.inference.tiling._BAND_PIXELS", 1000)
     rng = np.random.default_rng(0)
     image = rng.normal(1e6, 3, (2, 90, 130))
     mean, std = statistics(image)

@@ -1,13 +1,18 @@
 """The command that exports: its file, its line, its answers to bad input."""
 
+import json
+
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from isl_jax.inference.model import ModelInfo, NetworkInfo, save_model
-from isl_jax.models.heads import build_network, init_variables
+from isl_jax.inference.info import ModelInfo, NetworkInfo
+from isl_jax.inference.model import save_model
+from isl_jax.models.heads import build_network
 from isl_jax.models.port import torch_from_variables
-from isl_jax.training.objectives import Objective
+from isl_jax.models.variables import init_variables
+from isl_jax.task import Task
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +20,7 @@ def workdir(tmp_path_factory):
     root = tmp_path_factory.mktemp("workdir")
     variables = init_variables(build_network(out_channels=1, encoder="tiny"), in_channels=3, seed=0)
     network = NetworkInfo("tiny", "none", 1, 3)
-    info = ModelInfo("nucleus", "segment", network, Objective("semantic"), ("a", "b", "c"))
+    info = ModelInfo("nucleus", "segment", network, Task("semantic"), ("a", "b", "c"))
     save_model(root / "model", info, variables)
     return root, variables
 
@@ -28,6 +33,18 @@ def test_a_workdir_becomes_a_file(launch, workdir, tmp_path):
     found = load_file(tmp_path / "w.safetensors")
     for name, array in torch_from_variables(variables).items():
         np.testing.assert_array_equal(found[name], array)
+
+
+def test_the_licence_travels_with_the_weights(launch, workdir, tmp_path):
+    root, _ = workdir
+    arguments = [f"--model={root}", "--licence=CC-BY-4.0"]
+    ended = launch("export", *arguments, "--format=smp", "--out=w.safetensors", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    with safe_open(tmp_path / "w.safetensors", "numpy") as file:
+        assert json.loads(file.metadata()["isl_jax"])["licence"] == "CC-BY-4.0"
+    assert "not stated" in json.loads((root / "model" / "model.json").read_text())["licence"]
+    ended = launch("export", *arguments, "--format=stablehlo", "--out=x", cwd=tmp_path)
+    assert ended.returncode == 1 and "no place for it" in ended.stderr
 
 
 def test_bad_input_is_one_line(launch, tmp_path):

@@ -9,8 +9,9 @@ import tifffile
 
 from isl_jax.inference.info import ModelInfo, NetworkInfo
 from isl_jax.inference.model import save_model
-from isl_jax.models.heads import build_network, init_variables
-from isl_jax.training.objectives import Objective
+from isl_jax.models.heads import build_network
+from isl_jax.models.variables import init_variables
+from isl_jax.task import Task
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def folder(tmp_path_factory):
         "nucleus",
         "segment",
         NetworkInfo("tiny", "none", 1, 2),
-        Objective("semantic"),
+        Task("semantic"),
         ("bf", "phase"),
     )
     save_model(folder / "model", info, init_variables(network, in_channels=2, seed=0))
@@ -82,6 +83,16 @@ def test_bad_input_is_one_line_and_writes_nothing(predict, folder, arguments, to
     for word in told:
         assert word in lines[0]
     assert not (folder / "x").exists()
+
+
+def test_labels_are_of_the_precision_of_their_calibration(predict):
+    """float32 on every device: there is nothing that a backend could decide."""
+    shown = predict("--help").stdout
+    assert "<float32|bfloat16>" in shown
+    after = shown[shown.index("--compute_dtype") :]
+    assert "(default: 'float32')" in after[: after.index("--exclude")]
+    ended = predict("--model=.", "--input=raw", "--out=x", "--compute_dtype=auto")
+    assert ended.returncode == 2 and "float32|bfloat16" in ended.stderr
 
 
 def test_help_names_every_output(predict):

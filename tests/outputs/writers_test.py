@@ -1,7 +1,9 @@
 """Every output, read again by the libraries of those who will open it."""
 
 import csv
+import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,14 +14,28 @@ from scipy import ndimage
 from skimage.measure import label, regionprops
 
 from isl_jax.data.normalisation import StainScale
+from isl_jax.inference.info import ModelInfo
+from isl_jax.inference.large import OpenedImage
 from isl_jax.inference.model import Prediction
 from isl_jax.ingest import readers
 from isl_jax.ingest.ome_zarr import list_zarr_labels
 from isl_jax.outputs import pictures, table, zarr
-from isl_jax.outputs.images import write_labels
-from isl_jax.outputs.writers import OUTPUTS, Found, files_of, outputs_of, write_outputs
+from isl_jax.outputs.rasters import write_labels
+from isl_jax.outputs.writers import OUTPUTS, outputs_of, write_outputs
 
 PIXEL = 0.5
+
+
+@dataclasses.dataclass
+class Found:
+    """What is known of an image once it has been predicted."""
+
+    info: ModelInfo
+    image: OpenedImage
+    prediction: Prediction
+
+    def write(self, folder, outputs):
+        return write_outputs(folder, self.info, outputs, self.image, self.prediction)
 
 
 @pytest.fixture
@@ -31,18 +47,18 @@ def found(make_model, make_planes):
     prediction = Prediction(
         probability=noise.astype(np.float32), distance=planes[0] / np.float32(7), labels=labels
     )
-    return Found("w1 f1", info, prediction, planes, PIXEL)
+    return Found(info, OpenedImage("w1 f1", planes, (Path("x.tif"),), PIXEL), prediction)
 
 
 def test_every_output_writes_the_files_it_is_known_by(found, tmp_path):
     outputs = [name for name in OUTPUTS if name != "stain"]
-    write_outputs(tmp_path, found, outputs_of(found.info, outputs))
-    names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == sorted(files_of("w1 f1", outputs, found.info))
+    written = found.write(tmp_path, outputs_of(found.info, outputs))
+    assert sorted(written) == sorted(path.name for path in tmp_path.iterdir())
+    assert "w1 f1_distance.tif" in written
 
 
 def test_labels_and_maps_come_back_with_their_pixel_size(found, tmp_path):
-    write_outputs(tmp_path, found, ["labels", "maps"])
+    found.write(tmp_path, ["labels", "maps"])
     labels = tmp_path / "w1 f1_labels.tif"
     stored = tifffile.imread(labels)
     assert stored.dtype == np.uint16
@@ -67,7 +83,7 @@ def test_many_objects_need_more_bits(largest, dtype, tmp_path):
 
 
 def test_rois_and_geojson_hold_one_outline_an_object(found, tmp_path):
-    write_outputs(tmp_path, found, ["rois", "geojson"])
+    found.write(tmp_path, ["rois", "geojson"])
     labels = found.prediction.labels
     rois = roifile.roiread(tmp_path / "w1 f1_rois.zip")
     features = json.loads((tmp_path / "w1 f1.geojson").read_text())["features"]
@@ -86,9 +102,8 @@ def test_images_without_objects_are_in_order(found, tmp_path):
     nothing = np.zeros((90, 70), np.int32)
     empty = Prediction(probability=found.prediction.probability, labels=nothing)
     outputs = ["labels", "rois", "geojson", "table", "overlay", "zarr"]
-    write_outputs(
-        tmp_path, Found("none", found.info, empty, found.planes), outputs_of(found.info, outputs)
-    )
+    image = dataclasses.replace(found.image, name="none")
+    dataclasses.replace(found, image=image, prediction=empty).write(tmp_path, outputs)
     assert json.loads((tmp_path / "none.geojson").read_text())["features"] == []
     assert len((tmp_path / "none.csv").read_text().splitlines()) == 1
 
@@ -96,10 +111,10 @@ def test_images_without_objects_are_in_order(found, tmp_path):
 @pytest.mark.parametrize("band", [2048, 16])
 def test_the_table_is_that_of_scikit_image(found, tmp_path, monkeypatch, band):
     monkeypatch.setattr(table, "_BAND_ROWS", band)
-    write_outputs(tmp_path, found, ["table"])
+    found.write(tmp_path, ["table"])
     with (tmp_path / "w1 f1.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    expected = regionprops(found.prediction.labels, np.moveaxis(found.planes, 0, -1))
+    expected = regionprops(found.prediction.labels, np.moveaxis(found.image.planes, 0, -1))
     assert len(rows) == len(expected)
     assert not [name for name in rows[0] if name == "mean_dic[1]"]
     for row, region in zip(rows, expected, strict=True):
@@ -119,11 +134,11 @@ def test_the_table_is_that_of_scikit_image(found, tmp_path, monkeypatch, band):
 def test_the_zarr_is_an_image_with_labels_inside(found, tmp_path, monkeypatch):
     monkeypatch.setattr(zarr, "_SMALLEST", 32)
     monkeypatch.setattr(zarr, "_CHUNK", 32)
-    write_outputs(tmp_path, found, ["zarr"])
+    found.write(tmp_path, ["zarr"])
     path = tmp_path / "w1 f1.ome.zarr"
     info = readers.inspect(path)
     assert info.channels == ("dic", "bf") and info.pixel_size == PIXEL
-    np.testing.assert_array_equal(readers.read(path, channel=1)[0], found.planes[2])
+    np.testing.assert_array_equal(readers.read(path, channel=1)[0], found.image.planes[2])
     labels = list_zarr_labels(path)["cells"]
     np.testing.assert_array_equal(readers.read(labels)[0], found.prediction.labels)
     levels = json.loads((labels / ".zattrs").read_text())["multiscales"][0]["datasets"]
@@ -135,25 +150,28 @@ def test_the_zarr_is_an_image_with_labels_inside(found, tmp_path, monkeypatch):
 def test_the_stain_is_in_its_own_units(make_model, tmp_path):
     info = make_model("stain", stain="dapi", stain_scale=StainScale(100.0, 300.0)).info
     stain = np.random.default_rng(0).random((40, 30)).astype(np.float32)
-    write_outputs(tmp_path, Found("x", info, Prediction(stain=stain)), ["stain", "overlay"])
+    found = Found(info, OpenedImage("x", None, ()), Prediction(stain=stain))
+    assert found.write(tmp_path, ["stain", "overlay"]) == ["x_stain.tif", "x_overlay.png"]
     stored = tifffile.imread(tmp_path / "x_stain.tif")
     np.testing.assert_allclose(stored, 100 + 200 * stain, rtol=1e-6)
 
 
 def test_overlays_outline_inside_the_objects(found, tmp_path, monkeypatch):
-    picture = pictures.overlay(found.planes, found.prediction.labels, found.prediction.probability)
+    picture = pictures.overlay(
+        found.image.planes, found.prediction.labels, found.prediction.probability
+    )
     coloured = picture.std(axis=-1) > 0
     labels = found.prediction.labels
     assert coloured.any() and not coloured[labels == 0].any()
     inner = ndimage.grey_erosion(labels, size=3) == ndimage.grey_dilation(labels, size=3)
     assert not coloured[inner].any()
     monkeypatch.setattr(pictures, "_LONGEST", 45)
-    small = pictures.overlay(found.planes, labels, found.prediction.probability)
+    small = pictures.overlay(found.image.planes, labels, found.prediction.probability)
     assert small.shape == (45, 35, 3)
 
 
 def test_the_contact_sheet_stands_alone(found, tmp_path):
-    write_outputs(tmp_path, found, ["overlay"])
+    found.write(tmp_path, ["overlay"])
     record = {"name": "w1 f1", "size": [90, 70], "num_objects": 7, "files": ["w1 f1_overlay.png"]}
     page = pictures.write_contact_sheet(tmp_path, [record], {"bad <one>": "cannot be read"})
     text = page.read_text()
@@ -170,3 +188,5 @@ def test_outputs_that_a_model_cannot_give_are_refused(make_model):
     with pytest.raises(ValueError, match="predicts the stain"):
         outputs_of(make_model("stain", stain="dapi").info, ["labels"])
     assert outputs_of(make_model("stain").info) == ("stain",)
+    with pytest.raises(ValueError, match="zarr shows the images: give them with --input"):
+        outputs_of(make_model("semantic").info, ["labels", "zarr"], with_images=False)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from isl_jax.inference import forward
-from isl_jax.inference.scratch import Scratch
+from isl_jax.inference.large import Scratch
 
 TILING = {"tile": 384, "halo": 96}
 
@@ -15,7 +15,7 @@ def test_tiled_equals_untiled(make_model, make_planes, shape):
     model, planes = make_model("distance_and_semantic"), make_planes(*shape)
     whole, tiled = model.predict(planes), model.predict(planes, **TILING)
     assert whole.distance.shape == shape
-    assert np.abs(tiled.distance - whole.distance).max() / model.info.distance_unit < 1e-5
+    assert np.abs(tiled.distance - whole.distance).max() / model.info.task.distance_unit < 1e-5
     np.testing.assert_allclose(tiled.probability, whole.probability, atol=1e-5)
 
 
@@ -55,7 +55,7 @@ def test_stacks_and_lists_are_predicted_as_their_images(make_model, make_planes)
 
 
 def test_nothing_is_larger_than_a_band_in_memory(make_model, make_planes, tmp_path):
-    model, planes = make_model("distance_and_semantic", h=5.0), make_planes(500, 411)
+    model, planes = make_model("distance_and_semantic"), make_planes(500, 411)
     path = tmp_path / "planes.npy"
     np.save(path, planes)
     whole = model.predict(planes, **TILING)

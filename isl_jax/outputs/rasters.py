@@ -8,7 +8,7 @@ import numpy as np
 import tifffile
 
 from isl_jax.files import written_whole
-from isl_jax.inference.scratch import release
+from isl_jax.inference.large import largest, release
 
 _TILE = 512
 # Classic TIFF ends at 4 GiB; what is written may be a little larger than the pixels.
@@ -24,15 +24,6 @@ def write_labels(path: Path, labels: np.ndarray, *, pixel_size: float | None = N
 def write_map(path: Path, values: np.ndarray, *, pixel_size: float | None = None) -> None:
     """Write a map `[H, W]` as float32, every digit kept; pixel_size in µm."""
     _write(path, values, np.dtype(np.float32), pixel_size, predictor=True)
-
-
-def largest(labels: np.ndarray) -> int:
-    """The highest id of a label image, read in bands of rows; 0 when there is none."""
-    found = 0
-    for top in range(0, len(labels), 1024):
-        found = max(found, int(labels[top : top + 1024].max(initial=0)))
-        release(labels)
-    return found
 
 
 def _write(

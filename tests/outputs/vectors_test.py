@@ -5,7 +5,7 @@ from matplotlib.path import Path as Polygon
 from scipy import ndimage
 from skimage.measure import label
 
-from isl_jax.outputs.outlines import first_pixels, outlines
+from isl_jax.outputs.vectors import first_pixels, outlines
 
 
 def covered(polygon, shape):
@@ -56,7 +56,7 @@ def test_no_objects_no_outlines():
 
 
 def test_first_pixels_are_the_first_in_rows(monkeypatch):
-    monkeypatch.setattr("isl_jax.outputs.outlines._BAND_ROWS", 7)
+    monkeypatch.setattr("isl_jax.outputs.vectors._BAND_ROWS", 7)
     labels = blobs()
     expected = [np.flatnonzero(labels == index)[0] for index in range(1, labels.max() + 1)]
     np.testing.assert_array_equal(first_pixels(labels), expected)
