@@ -45,7 +45,8 @@ def _train(
             # Crops per update over all devices. Paper's code: 10.
             "batch_size": 10,
             # Length: crops seen (paper: 20 000 for segmentation). num_epochs, passes over the
-            # crops, takes its place if more than 0; num_steps, optimiser updates, that of both.
+            # crops, takes its place if more than 0; num_steps, optimiser updates, that of both. One
+            # that is given on the command line takes the place of those that a file sets.
             "num_samples": num_samples,
             "num_epochs": 0.0,
             "num_steps": config_dict.placeholder(int),
@@ -72,8 +73,6 @@ def _train(
             # Learning rate of parameters by path, relative to the rest, "PATTERN=RATE; …" with
             # regular expressions, the first that fits counts; 0 freezes: "encoder/=0.1".
             "rates": "",
-            # Updates in one dispatch, for crops so small that dispatching takes time.
-            "steps_per_call": 1,
             # Steps between checkpoints, and minutes (0: steps alone decide).
             "checkpoint_every": 500,
             "checkpoint_minutes": 0.0,
@@ -87,6 +86,33 @@ def _train(
     )
     config.update(changes or {})
     return config
+
+
+def _data() -> dict[str, Any]:
+    return {
+        # Folder written by `isl-prepare`.
+        "root": config_dict.placeholder(str),
+        # Side of the square crops in pixels. Paper: 512.
+        "crop_size": 512,
+        # Crops drawn from each image. Paper: 5.
+        "crops_per_image": 5,
+        # New crops in every epoch instead of the same ones. Paper: the same.
+        "fresh_crops": False,
+        # Crops start anywhere but in these shares of the image's height and width: top,
+        # bottom, left, right. Paper, cell study: the badly lit top third is left out.
+        "margin": (0.0, 0.0, 0.0, 0.0),
+        # Random flips and quarter turns. Paper: none.
+        "flips": False,
+        # Standard deviation of a random gain (log-normal) and offset of the standardised
+        # image. Paper: none.
+        "intensity": 0.0,
+        # Who holds the training crops: device, host (sends a batch at a time), or auto: the
+        # device if they take no more than device_mib (0: a quarter of its free memory).
+        "placement": "auto",
+        "device_mib": 0,
+        # Threads that load crops on the host; 0: the main one does.
+        "num_workers": 0,
+    }
 
 
 def study_config(
@@ -116,33 +142,11 @@ def study_config(
             "writers": "tensorboard",
             # Number of annotated images (not crops) of a segmentation run.
             "num_annotated": int(argument["n"]),
-            "data": {
-                # Folder written by `isl-prepare`.
-                "root": config_dict.placeholder(str),
-                # Side of the square crops in pixels. Paper: 512.
-                "crop_size": 512,
-                # Crops drawn from each image. Paper: 5.
-                "crops_per_image": 5,
-                # New crops in every epoch instead of the same ones. Paper: the same.
-                "fresh_crops": False,
-                # Crops start anywhere but in these shares of the image's height and width: top,
-                # bottom, left, right. Paper, cell study: the badly lit top third is left out.
-                "margin": (0.0, 0.0, 0.0, 0.0),
-                # Random flips and quarter turns. Paper: none.
-                "flips": False,
-                # Standard deviation of a random gain (log-normal) and offset of the standardised
-                # image. Paper: none.
-                "intensity": 0.0,
-                # Who holds the training crops: device, host (sends a batch at a time), or auto: the
-                # device if they take no more than device_mib (0: a quarter of its free memory).
-                "placement": "auto",
-                "device_mib": 0,
-                # Threads that load crops on the host; 0: the main one does.
-                "num_workers": 0,
-            },
+            "data": _data(),
             "model": {
                 "encoder": "densenet121",
-                # float32, bfloat16, or auto: bfloat16 on GPU and TPU, float32 on CPU.
+                # Of the training: float32, bfloat16, or auto, bfloat16 on GPU and TPU, float32 on
+                # CPU. h is calibrated and scores are made in float32.
                 "compute_dtype": "auto",
                 # Two convolutions after an ISL network, cell study: paper (the last one linear) or
                 # reference (each with BatchNorm and ReLU, as the authors' code).
@@ -172,8 +176,8 @@ def study_config(
                 "alpha_batches": 8,
             },
             "instances": {
-                # Contrast of a marker in map units (paper: 10 on its maps), or auto: chosen on the
-                # annotated training images for the highest mAP.
+                # Contrast of a marker in map units, 0 or more (paper: 10 on its maps), or auto:
+                # chosen on the annotated training images for the highest mAP.
                 "h": "auto",
             },
             "train": _train(20_000, 1e-3, segment),

@@ -2,17 +2,18 @@
 
     isl-bench --suite=train --peer --json=train.json
 
-Suites: train, predict, loader, instances, matching. Every suite prints a table. Peers are measured
-in the same run, alternating with ours; they are not dependencies (`pip install isl-jax[bench]`).
+Suites: ceiling, instances, loader, matching, predict, train. Every suite prints a table. Peers are
+measured in the same run, alternating with ours; they are not dependencies (`pip install
+isl-jax[bench]`).
 """
 
 import importlib
-import json
 import pkgutil
 from pathlib import Path
 
 from absl import flags
 
+from isl_jax.files import write_json
 from isl_jax.launch import benchmarks
 from isl_jax.launch.command import command
 
@@ -30,10 +31,7 @@ def main() -> int:
     suite = importlib.import_module(f"{benchmarks.__name__}.{_SUITE.value}")
     figures = suite.main(peer=_PEER.value)
     if _JSON.value:
-        path = Path(_JSON.value)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(json.dumps(figures, indent=1) + "\n")
-        partial.replace(path)
+        write_json(Path(_JSON.value), figures)
     return 0
 
 

@@ -3,16 +3,20 @@
 import importlib.resources
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+from absl import flags
+from ml_collections import config_flags
 
-from isl_jax.study.experiment import Experiment
+from isl_jax.study.settings import Experiment
 
 # How long the other processes of a run wait at their end for the first, which has more to do.
 _LAST_WORK_SECONDS = 3600
+# Ways to say how long a training is, of which one counts.
+_LENGTHS = ("num_steps", "num_epochs", "num_samples")
 
 
 def find_packaged_config() -> None:
@@ -60,20 +64,39 @@ def configure_jax() -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache / "isl_jax" / "compilation"))
 
 
+def read_config(flag: flags.FlagHolder[Any]) -> dict[str, Any]:
+    """Content of a configuration file with what the command line changes, as nested dicts."""
+    given = config_flags.get_override_values(flags.FLAGS[flag.name])
+    return with_given_length(flag.value.to_dict(), given)
+
+
+def with_given_length(config: Mapping[str, Any], given: Iterable[str]) -> dict[str, Any]:
+    """Let a length of training on the command line outrank those that the file sets.
+
+    `given` are the keys on the command line, as `train.num_epochs`. Among several of one stage the
+    order of configs/base.py decides; 0 is no length.
+    """
+    values, given = dict(config), set(given)
+    for stage in ("pretrain", "train"):
+        lengths = [n for n in _LENGTHS if f"{stage}.{n}" in given and config[stage][n]]
+        if lengths:
+            values[stage] = config[stage] | {n: 0 for n in _LENGTHS if n not in lengths}
+    return values
+
+
 def to_experiment(config: Mapping[str, Any]) -> Experiment:
     """Build an experiment of a configuration and this machine.
 
     `model.compute_dtype=auto` becomes the one that suits the device; without `init.weights`, the
     environment variable ISL_JAX_IMAGENET may name the ImageNet weights file.
     """
-    values = {name: dict(v) if isinstance(v, Mapping) else v for name, v in config.items()}
+    data, model, init = (dict(config[name]) for name in ("data", "model", "init"))
+    if init["weights"] is None:
+        init["weights"] = os.environ.get("ISL_JAX_IMAGENET")
+    if model["compute_dtype"] == "auto":
+        model["compute_dtype"] = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     # Whole paths: what a workdir remembers must hold in any folder.
-    for section, name in (("data", "root"), ("init", "checkpoint"), ("init", "weights")):
-        if values[section][name]:
-            values[section][name] = str(Path(values[section][name]).absolute())
-    if values["init"]["weights"] is None:
-        values["init"]["weights"] = os.environ.get("ISL_JAX_IMAGENET")
-    if values["model"]["compute_dtype"] == "auto":
-        on_cpu = jax.default_backend() == "cpu"
-        values["model"]["compute_dtype"] = "float32" if on_cpu else "bfloat16"
-    return Experiment.from_mapping(values)
+    for section, name in ((data, "root"), (init, "checkpoint"), (init, "weights")):
+        if section[name]:
+            section[name] = str(Path(section[name]).absolute())
+    return Experiment.from_mapping(dict(config) | {"data": data, "model": model, "init": init})

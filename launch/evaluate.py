@@ -8,22 +8,33 @@ Writes evaluation/crops.csv, evaluation/fields.csv, evaluation/summary.json and 
 of each field into the workdir. With --predictions, label images of another program, called after
 the fields (`<field>.tif`, `<field>_cp_masks.png`), are scored by the same code against the same
 truth; with --sweep on the crops of that sweep, whose report then shows them beside its own runs.
+Scores on other crops, which cannot be compared, are replaced only with --overwrite.
 """
 
-import json
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
-from isl_jax.data.crops import NO_MARGIN
+from isl_jax.data.crops import NO_MARGIN, CropPlan
 from isl_jax.data.store import open_dataset
+from isl_jax.files import read_json
+from isl_jax.ingest import readers
 from isl_jax.launch.command import command
 from isl_jax.launch.configuration import configure_jax
-from isl_jax.report.reading import read_description
 from isl_jax.study.evaluate import evaluate_labels, evaluate_run
-from isl_jax.study.records import OTHERS, evaluation_folder
-from isl_jax.study.scoring import EvaluationCrops, Summary
+from isl_jax.study.records import (
+    OTHERS,
+    SWEEP,
+    evaluation_folder,
+    read_summary,
+    read_sweep,
+    recorded_crops,
+    told_change,
+)
+from isl_jax.study.scoring import Summary
+from isl_jax.study.workdir import CONFIG
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; with --predictions, any.")
 _PREDICTIONS = flags.DEFINE_string("predictions", None, "Folder of label images to score instead.")
@@ -42,61 +53,7 @@ _CROP_SEED = flags.DEFINE_integer(
     None,
     "Draws the crops, the same for runs to compare; default: as the sweep, else 0.",
 )
-
-
-def _of_run(workdir: Path) -> tuple[str | None, dict[str, Any]]:
-    """Data of a trained run, and the crops that a sweep would test it on."""
-    path = workdir / "config.json"
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file; name the --workdir of isl-train")
-    data = json.loads(path.read_text())["data"]
-    crops = {"size": data.get("crop_size"), "per_image": data.get("crops_per_image")}
-    return data.get("root"), crops | {"margin": tuple(data.get("margin", NO_MARGIN))}
-
-
-def _of_sweep(workdir: Path) -> tuple[str, dict[str, Any]]:
-    """Data and test crops of a sweep."""
-    description = read_description(workdir)
-    crops = description.get("test_crops")
-    if crops is None:
-        raise ValueError(f"{workdir}/sweep.json: names no crops; run the sweep again to write them")
-    return description["data_root"], crops | {"margin": tuple(crops["margin"])}
-
-
-def _evaluate_labels(predictions: Path) -> tuple[Summary, Path]:
-    root, crops, workdir = None, {}, _WORKDIR.value and Path(_WORKDIR.value)
-    if _SWEEP.value:
-        root, crops = _of_sweep(Path(_SWEEP.value))
-        workdir = Path(_SWEEP.value) / OTHERS / (_NAME.value or predictions.resolve().name)
-    elif not workdir:
-        raise ValueError("--predictions needs --sweep=FOLDER, or --workdir=FOLDER for the scores")
-    root = _DATA_ROOT.value or root
-    if not root:
-        raise ValueError("--predictions needs --data_root=DATA, which holds the truth")
-    dataset = open_dataset(root)
-    return evaluate_labels(
-        predictions, workdir, dataset, _crops(crops), split=_SPLIT.value
-    ), workdir
-
-
-def _evaluate_run() -> tuple[Summary, Path]:
-    if not _WORKDIR.value:
-        raise ValueError("--workdir=FOLDER is needed; see --help")
-    workdir = Path(_WORKDIR.value)
-    root, crops = _of_run(workdir)
-    dataset = open_dataset(_DATA_ROOT.value or str(root))
-    configure_jax()
-    return evaluate_run(workdir, dataset, _crops(crops), split=_SPLIT.value), workdir
-
-
-def _crops(stored: dict[str, Any]) -> EvaluationCrops:
-    given: dict[str, Any] = {
-        "size": _CROP_SIZE.value,
-        "per_image": _CROPS.value,
-        "seed": _CROP_SEED.value,
-    }
-    values = stored | {name: value for name, value in given.items() if value is not None}
-    return EvaluationCrops(**{name: value for name, value in values.items() if value is not None})
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace scores that were made on other crops.")
 
 
 def main() -> int:
@@ -108,6 +65,77 @@ def main() -> int:
     print(summary.table())
     print(evaluation_folder(workdir, summary.split))
     return 0
+
+
+def _evaluate_labels(predictions: Path) -> tuple[Summary, Path]:
+    root, sweep = None, None
+    if _SWEEP.value:
+        sweep = Path(_SWEEP.value)
+        root = read_sweep(sweep)["data_root"]
+        workdir = sweep / OTHERS / (_NAME.value or predictions.resolve().name)
+    elif _WORKDIR.value:
+        workdir = Path(_WORKDIR.value)
+    else:
+        raise ValueError("--predictions needs --sweep=FOLDER, or --workdir=FOLDER for the scores")
+    root = _DATA_ROOT.value or root
+    if not root:
+        raise ValueError("--predictions needs --data_root=DATA, which holds the truth")
+    dataset = open_dataset(root)
+    plan = _plan(workdir, sweep, {})
+    summary = evaluate_labels(
+        predictions,
+        workdir,
+        dataset,
+        plan,
+        read=lambda path: readers.read(path)[0],
+        suffixes=readers.IMAGE_SUFFIXES,
+        split=_SPLIT.value,
+    )
+    return summary, workdir
+
+
+def _evaluate_run() -> tuple[Summary, Path]:
+    if not _WORKDIR.value:
+        raise ValueError("--workdir=FOLDER is needed; see --help")
+    workdir = Path(_WORKDIR.value)
+    path = workdir / CONFIG
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file; name the --workdir of isl-train")
+    data = read_json(path, remedy="name the --workdir of another run")["data"]
+    dataset = open_dataset(_DATA_ROOT.value or str(data.get("root")))
+    # The run of a sweep is tested on the crops of the sweep.
+    above = workdir.absolute().parents[:2]
+    sweep = next((folder for folder in above if (folder / SWEEP).exists()), None)
+    plan = _plan(workdir, sweep, data)
+    configure_jax()
+    return evaluate_run(workdir, dataset, plan, split=_SPLIT.value), workdir
+
+
+def _plan(workdir: Path, sweep: Path | None, data: dict[str, Any]) -> CropPlan:
+    """The crops of the flags, else of the sweep, else of the run's `data` settings.
+
+    Raises ValueError where scores on other crops would be replaced, or would stand beside them.
+    """
+    names = {"size": "crop_size", "per_image": "crops_per_image", "margin": "margin"}
+    stored = {ours: data[name] for ours, name in names.items() if name in data}
+    stored["margin"] = tuple(stored.get("margin", NO_MARGIN))
+    of_sweep = recorded_crops(read_sweep(sweep)) if sweep else None
+    if _SWEEP.value and of_sweep is None:
+        raise ValueError(f"{sweep}/{SWEEP}: names no crops; run the sweep again to write them")
+    given = {"size": _CROP_SIZE.value, "per_image": _CROPS.value, "seed": _CROP_SEED.value}
+    plan = dataclasses.replace(
+        of_sweep or CropPlan(**stored), **{k: v for k, v in given.items() if v is not None}
+    )
+    before = recorded_crops(read_summary(workdir, _SPLIT.value))
+    if before is None and _SPLIT.value == "test":
+        before = of_sweep
+    if before not in (None, plan) and not _OVERWRITE.value:
+        raise ValueError(
+            f"{evaluation_folder(workdir, _SPLIT.value)}: belongs to scores on other crops "
+            f"({told_change(before, plan)}), which cannot be compared with these; give "
+            "--overwrite to score on the new crops all the same"
+        )
+    return plan
 
 
 run = command(main)

@@ -18,19 +18,25 @@ queues the pretext run and, after it, the others as an array (pip install 'isl-j
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
 from isl_jax.data.store import open_dataset
 from isl_jax.launch.command import command
-from isl_jax.launch.configuration import configure_jax, find_packaged_config, to_experiment
+from isl_jax.launch.configuration import (
+    configure_jax,
+    find_packaged_config,
+    read_config,
+    to_experiment,
+)
 from isl_jax.launch.memory import keep_freed_memory
 from isl_jax.launch.submission import submit
-from isl_jax.study.experiment import Experiment
 from isl_jax.study.planning import Grid, Plan, plan_sweep
+from isl_jax.study.settings import Experiment
 from isl_jax.study.sweep import run_sweep
-from isl_jax.training.loop import InterruptedTrainingError
+from isl_jax.training.stopping import InterruptedTrainingError
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="FILE of the study, no stage.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the sweep; created, or resumed.")
@@ -42,7 +48,8 @@ _STAND_IN = flags.DEFINE_enum(
     "imagenet_stand_in",
     None,
     ["random"],
-    "Use this init for imagenet when its weights cannot be downloaded (the report says so).",
+    "Use this init for imagenet, in the grid and to pretrain from, when its weights cannot be "
+    "downloaded (the report says so).",
 )
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the plan and the time it takes; run nothing.")
 _EXECUTOR = flags.DEFINE_enum(
@@ -60,17 +67,12 @@ def _numbers(name: str, values: list[str]) -> tuple[int, ...]:
     return tuple(int(value) for value in values)
 
 
-def _stages(config: ConfigDict) -> tuple[Experiment, Experiment]:
+def _stages(values: dict[str, Any]) -> tuple[Experiment, Experiment]:
     """Experiments of the pretext task and of the segmentation, from a config without a stage."""
-    values = config.to_dict()
-    pretrain_schedule = values.pop("pretrain", None)
-    if pretrain_schedule is None:
+    schedule = values.pop("pretrain", None)
+    if schedule is None:
         raise ValueError("a sweep takes the config file without a stage: --config=FILE")
-    pretrain = values | {
-        "stage": "pretrain",
-        "train": pretrain_schedule,
-        "num_annotated": 0,
-    }
+    pretrain = values | {"stage": "pretrain", "train": schedule, "num_annotated": 0}
     # Each run of the grid gets its own init; random needs nothing else to be a valid experiment.
     segment = values | {"stage": "segment", "init": values["init"] | {"kind": "random"}}
     return to_experiment(pretrain), to_experiment(segment)
@@ -89,8 +91,8 @@ def _plan() -> Plan:
             "--executor=slurm cannot know the nodes: set --config.model.compute_dtype=bfloat16 "
             "for GPUs, float32 for CPUs"
         )
-    pretrain, segment = _stages(_CONFIG.value)
-    open_dataset(str(segment.data.root))  # before any run, and before a job waits in a queue
+    pretrain, segment = _stages(read_config(_CONFIG))
+    open_dataset(segment.data.root)  # before any run, and before a job waits in a queue
     return plan_sweep(
         pretrain,
         segment,

@@ -25,6 +25,7 @@ from isl_jax.launch.command import command
 from isl_jax.launch.configuration import (
     configure_jax,
     find_packaged_config,
+    read_config,
     start_processes,
     to_experiment,
 )
@@ -52,7 +53,7 @@ def main() -> int:
     start_processes(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     configure_jax()
     try:
-        run_experiment(to_experiment(_CONFIG.value), Path(_WORKDIR.value))
+        run_experiment(to_experiment(read_config(_CONFIG)), Path(_WORKDIR.value))
     except InterruptedTrainingError as stopped:
         print(stopped, file=sys.stderr)
         return 128 + 15

@@ -1,1 +1,1 @@
-"""Many runs to tables, figures and one page."""
+"""Runs of a study and their scores: one run, its settings and its folder, a grid of them."""

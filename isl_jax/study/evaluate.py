@@ -4,49 +4,38 @@ Everything is scored twice: on fixed test crops, as in the paper, and on whole f
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from isl_jax.data.crops import CropPlan
 from isl_jax.data.store import Dataset, Field
 from isl_jax.inference.model import Prediction, load_model
-from isl_jax.ingest import readers
 from isl_jax.study.records import evaluation_folder
-from isl_jax.study.scoring import (
-    METRIC_TARGETS,
-    EvaluationCrops,
-    Metric,
-    Summary,
-    Window,
-    evaluate_fields,
-)
-
-_METRICS: Mapping[str, Metric] = {target: metric for metric, target in METRIC_TARGETS.items()}
+from isl_jax.study.scoring import Summary, Window, evaluate_fields
+from isl_jax.task import METRICS, kind_of_study
 
 
 def evaluate_run(
-    workdir: Path,
-    dataset: Dataset,
-    crops: EvaluationCrops,
-    *,
-    split: str = "test",
+    workdir: Path, dataset: Dataset, plan: CropPlan, *, split: str = "test"
 ) -> Summary:
     """Score a trained run on `split` and write `workdir/evaluation/`.
 
-    Pretext runs get the PCC of predicted and true stain, nucleus runs the IoU of the semantic mask
-    (probability > 0.5), cell runs the mAP of the instances with AP at each threshold, F1, AJI and
-    PQ. Splits other than `test` go to `evaluation_<split>/`. Raises ValueError or FileNotFoundError
-    for a run without a usable model, or a data set that does not fit it.
+    `plan` draws the crops: whatever is scored on those of one plan can be compared. Pretext runs
+    get the PCC of predicted and true stain, nucleus runs the IoU of the semantic mask (probability
+    > 0.5), cell runs the mAP of the instances with AP at each threshold, F1, AJI and PQ. All are
+    predicted in float32. Splits other than `test` go to `evaluation_<split>/`. Raises ValueError or
+    FileNotFoundError for a run without a usable model, or a data set that does not fit it.
     """
     model = load_model(workdir)
-    metric = _METRICS[model.info.objective.target]
+    task = model.info.task
     if model.info.channels != dataset.channels:
         raise ValueError(
             f"{dataset.root}: has channels {', '.join(dataset.channels)}, the model in {workdir} "
             f"was trained on {', '.join(model.info.channels)}"
         )
-    if metric == "map" and model.info.h is None:
+    if task.has_distance and model.info.postprocessing.h is None:
         raise ValueError(f"{workdir}/model: no marker contrast h yet; let the training finish")
 
     def predict(field: Field, windows: Sequence[Window]) -> tuple[Prediction, list[Prediction]]:
@@ -56,18 +45,18 @@ def evaluate_run(
             return whole, []
         # Always the same number of crops, so that the network compiles once.
         batch = np.stack([image[window] for window in windows])
-        filler = np.zeros((max(0, crops.per_image - len(batch)), *batch.shape[1:]), np.float32)
+        filler = np.zeros((max(0, plan.per_image - len(batch)), *batch.shape[1:]), np.float32)
         parts = model.predict_standardised(np.concatenate([batch, filler]))
         return whole, parts[: len(windows)]
 
     return evaluate_fields(
         predict,
         dataset,
-        metric=metric,
-        folder=evaluation_folder(workdir, split),
+        plan,
+        metric=task.metric,
         split=split,
+        folder=evaluation_folder(workdir, split),
         description=f"evaluating {workdir.name}",
-        crops=crops,
     )
 
 
@@ -75,23 +64,26 @@ def evaluate_labels(
     predictions: Path,
     workdir: Path,
     dataset: Dataset,
-    crops: EvaluationCrops,
+    plan: CropPlan,
     *,
+    read: Callable[[Path], np.ndarray],
+    suffixes: Collection[str],
     split: str = "test",
 ) -> Summary:
     """Score label images of another program by the same code against the same truth.
 
     `predictions` holds one label image a field, called after it: `<field>.tif` or
-    `<field>_<anything>.png` (Cellpose: `<field>_cp_masks.png`). Crops are windows of them. Writes
-    `workdir/evaluation/`. Raises ValueError or FileNotFoundError for a missing, ambiguous or
-    ill-sized file.
+    `<field>_<anything>.png` (Cellpose: `<field>_cp_masks.png`), with one of `suffixes`; `read`
+    returns its labels `[H, W]`. Crops are windows of them. Writes `workdir/evaluation/`. Raises
+    ValueError or FileNotFoundError for a missing, ambiguous or ill-sized file.
     """
     files = {
-        field.name: _label_file(predictions, field) for field in dataset.select(split, labels=True)
+        field.name: _label_file(predictions, field, suffixes)
+        for field in dataset.select(split, labels=True)
     }
 
     def predict(field: Field, windows: Sequence[Window]) -> tuple[Prediction, list[Prediction]]:
-        labels = readers.read(files[field.name])[0]
+        labels = read(files[field.name])
         if labels.shape != (field.height, field.width):
             raise ValueError(
                 f"{files[field.name]}: is {' × '.join(map(str, labels.shape))} pixels, field "
@@ -103,11 +95,11 @@ def evaluate_labels(
     return evaluate_fields(
         predict,
         dataset,
-        metric="iou" if dataset.study == "nucleus" else "map",
-        folder=evaluation_folder(workdir, split),
+        plan,
+        metric=METRICS[kind_of_study(dataset.study)],
         split=split,
+        folder=evaluation_folder(workdir, split),
         description=f"scoring {predictions.name}",
-        crops=crops,
     )
 
 
@@ -116,12 +108,10 @@ def _cut(prediction: Prediction, window: Window) -> Prediction:
     return Prediction(**{k: None if v is None else v[window] for k, v in maps.items()})
 
 
-def _label_file(folder: Path, field: Field) -> Path:
+def _label_file(folder: Path, field: Field, suffixes: Collection[str]) -> Path:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; it should hold one label image a field")
-    images = [
-        path for path in sorted(folder.iterdir()) if path.suffix.lower() in readers.IMAGE_SUFFIXES
-    ]
+    images = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in suffixes]
     exact = [path for path in images if path.stem == field.name]
     found = exact or [path for path in images if path.stem.startswith(f"{field.name}_")]
     if len(found) != 1:

@@ -1,23 +1,35 @@
 """What a sweep is going to do: its runs, how far each has come, how long the rest will take."""
 
 import dataclasses
-import json
 import math
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
+from isl_jax.data.crops import CropPlan
+from isl_jax.files import read_json
+from isl_jax.inference.model import model_folder
 from isl_jax.models import weights
-from isl_jax.study.experiment import Experiment
-from isl_jax.study.records import ISL, read_metrics, read_summary, run_name
-from isl_jax.study.scoring import EvaluationCrops
-from isl_jax.study.settings import InitSettings
-from isl_jax.study.workdir import changed_settings
+from isl_jax.study.records import (
+    ISL,
+    SWEEP,
+    read_metrics,
+    read_summary,
+    read_sweep,
+    recorded_crops,
+    run_name,
+    told_change,
+)
+from isl_jax.study.settings import Experiment
+from isl_jax.study.workdir import CONFIG, changed_settings
+from isl_jax.training.checkpoint import latest_step
 
-TIMING = "timing.json"
+# What a run of a sweep leaves in its folder beside what every run does.
+TIMING, FAILURE = "timing.json", "failure.txt"
 
-State = Literal["done", "to resume", "failed before", "to do", "other settings"]
+State = Literal["done", "to score", "to resume", "failed before", "to do", "other settings"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +51,7 @@ class PlannedRun:
 
     experiment: Experiment
     workdir: Path
-    crops: EvaluationCrops
+    crops: CropPlan
 
     @property
     def name(self) -> str:
@@ -49,30 +61,29 @@ class PlannedRun:
     @property
     def step(self) -> int:
         """Step of the last checkpoint, 0 without one."""
-        folders = self.workdir.glob("checkpoints/*")
-        return max((int(f.name) for f in folders if f.name.isdigit()), default=0)
+        return latest_step(self.workdir) or 0
 
     @property
     def state(self) -> State:
         """How far the run has come, read from its folder."""
-        config = self.workdir / "config.json"
+        config, has_failed = self.workdir / CONFIG, (self.workdir / FAILURE).exists()
         if not config.exists():
-            return "failed before" if (self.workdir / "failure.txt").exists() else "to do"
-        if changed_settings(dataclasses.asdict(self.experiment), config):
+            return "failed before" if has_failed else "to do"
+        if changed_settings(self.experiment.to_json(), config):
             return "other settings"
-        if read_summary(self.workdir) is not None:
-            return "done"
-        if (self.workdir / "failure.txt").exists():
-            return "failed before"
-        return "to resume"
+        summary = read_summary(self.workdir)
+        if summary is not None:
+            # Scores of other crops are no scores of this sweep; earlier versions named none.
+            is_ours = recorded_crops(summary) in (None, self.crops)
+            return "done" if is_ours else "to score"
+        return "failed before" if has_failed else "to resume"
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """A sweep before it runs: `runs` in their order, the pretext run first if there is one.
 
-    `description` is what `sweep.json` will hold. `isl_checkpoint` is a pretext run that was made
-    elsewhere.
+    `description` is what `sweep.json` will hold, `isl_checkpoint` a pretext run made elsewhere.
     """
 
     workdir: Path
@@ -88,26 +99,23 @@ class Plan:
     def estimate(self) -> float | None:
         """Seconds that the remaining runs will take one after the other; None where nothing tells.
 
-        From the speed of the runs that have trained here, or of the pretext run that is used: crop
-        pixels a second, and the time that a run needs beside its steps.
+        From the crop pixels a second of runs so far, and what a run takes beside its steps.
         """
         speeds = self._speeds()
         if not speeds:
             return None
         speed = median(speeds.values())
         overheads = [o for f, s in speeds.items() if (o := _overhead(f, s)) is not None]
-        overhead = median(overheads) if overheads else 0.0
-        if any(run.experiment.train.num_steps == 0 for run in self.remaining):
-            return None  # as long as a number of epochs, which the crops decide
-        pixels = sum(
-            (r.experiment.train.num_steps - r.step) * _pixels_of_step(r.experiment)
-            for r in self.remaining
-        )
-        return pixels / speed + overhead * len(self.remaining)
+        pixels = 0
+        for run in self.remaining:
+            train, size = run.experiment.train, run.experiment.data.crop_size
+            if not train.num_steps:
+                return None  # as long as a number of epochs, which the crops decide
+            pixels += (train.num_steps - run.step) * train.batch_size * size**2
+        return pixels / speed + median(overheads or [0.0]) * len(self.remaining)
 
     def _speeds(self) -> dict[Path, float]:
-        folders = [run.workdir for run in self.runs]
-        folders += [self.isl_checkpoint] if self.isl_checkpoint else []
+        folders = [*(run.workdir for run in self.runs), *filter(None, [self.isl_checkpoint])]
         return {folder: speed for folder in folders if (speed := _pixels_per_second(folder))}
 
     def table(self) -> str:
@@ -116,20 +124,16 @@ class Plan:
         width = max((len(run.name) for run in self.runs), default=3)
         lines = [f"{'run':{width}}  {'init':8}  {'N':>4}  {'seed':>4}  {'steps':>13}  state"]
         for run, state in states:
-            experiment = run.experiment
-            n = experiment.num_annotated if experiment.stage == "segment" else "–"
-            steps = f"{run.step} of {experiment.train.num_steps or '?'}"
-            lines.append(
-                f"{run.name:{width}}  {experiment.init.kind:8}  {n:>4}  {experiment.seed:>4}  "
-                f"{steps:>13}  {state}"
-            )
-        counts = {state: sum(s == state for _, s in states) for _, state in states}
+            of = run.experiment
+            n = "–" if of.is_pretext else of.num_annotated
+            steps = f"{run.step} of {of.train.num_steps or '?'}"
+            told = f"{of.init.kind:8}  {n:>4}  {of.seed:>4}  {steps:>13}  {state}"
+            lines.append(f"{run.name:{width}}  {told}")
+        counts = Counter(state for _, state in states)
         told = ", ".join(f"{count} {state}" for state, count in counts.items())
         lines.append(f"{len(states)} runs: {told}")
         if "other settings" in counts:
-            lines.append(
-                "runs with other settings will fail: use another --workdir, or repeat the settings"
-            )
+            lines.append("other settings fail: repeat the settings, or use another --workdir")
         if self.remaining:
             lines.append(f"time for the rest, one run after the other: {self._told_time()}")
         return "\n".join(lines)
@@ -155,88 +159,81 @@ def plan_sweep(
     """Plan to pretrain once, then to train and test every run of the grid on the same crops.
 
     `isl_checkpoint` is a finished pretext run to use instead of pretraining. `stand_in` replaces
-    `imagenet` where its weights cannot be had; without it the error of the download is raised.
-    Raises FileNotFoundError for an `isl_checkpoint` without a model.
+    `imagenet`, in the grid and in the pretext run, where its weights cannot be had; without it the
+    error of the download is raised. Raises FileNotFoundError for an `isl_checkpoint` without a
+    model, ValueError for a sweep that has scores on other crops.
     """
-    if isl_checkpoint and not any(
-        (isl_checkpoint / name).exists() for name in ("model/model.json", "model.json")
-    ):
-        raise FileNotFoundError(
-            f"{isl_checkpoint}: holds no model; name the workdir of a finished pretext run"
-        )
-    inits, reason = available_inits(grid.inits, source=segment.init.weights, stand_in=stand_in)
-    grid = dataclasses.replace(grid, inits=inits)
-    if reason and pretrain.init.kind == "imagenet":
-        pretrain = _with_init(pretrain, kind=str(stand_in))
-    crops = EvaluationCrops(
-        size=segment.data.crop_size,
-        per_image=segment.data.crops_per_image,
-        margin=segment.data.margin,
-        seed=pretrain.seed,
-    )
-    runs = []
-    checkpoint = isl_checkpoint
-    if ISL in grid.inits and checkpoint is None:
-        checkpoint = workdir / "pretrain"
-        runs.append(PlannedRun(pretrain, checkpoint, crops))
+    if isl_checkpoint:
+        model_folder(isl_checkpoint)
+    crops = dataclasses.replace(segment.crop_plan, seed=pretrain.seed)
+    pretext = PlannedRun(pretrain, workdir / "pretrain", crops)
+    plans_pretext = ISL in grid.inits and isl_checkpoint is None
+    # Where the pretext training is on its way, its first weights are not needed again.
+    begins = pretext.step == 0 or pretext.state == "other settings"
+    needs_imagenet = pretrain.init.kind == "imagenet" and begins
+    reason = None
+    if "imagenet" in grid.inits or (plans_pretext and needs_imagenet):
+        reason = missing_imagenet(segment, stand_in)
+    if reason:
+        inits = [str(stand_in) if init == "imagenet" else init for init in grid.inits]
+        grid = dataclasses.replace(grid, inits=tuple(dict.fromkeys(inits)))
+    if reason and needs_imagenet:
+        pretext = dataclasses.replace(pretext, experiment=_with_init(pretrain, str(stand_in)))
+
+    runs = [pretext] if plans_pretext else []
+    checkpoint = str(isl_checkpoint or pretext.workdir)
     for init, n, seed in grid.runs():
         experiment = dataclasses.replace(segment, seed=seed, num_annotated=n)
-        experiment = _with_init(
-            experiment, kind=init, checkpoint=str(checkpoint) if init == ISL else None
-        )
+        experiment = _with_init(experiment, init, checkpoint if init == ISL else None)
         runs.append(PlannedRun(experiment, workdir / "runs" / run_name(init, n, seed), crops))
+    _refuse_other_crops(workdir, runs, crops)
     description = {
         "study": segment.study,
         **dataclasses.asdict(grid),
         "data_root": segment.data.root,
         "test_crops": dataclasses.asdict(crops),
-        "pretrain_init": pretrain.init.kind,
+        "pretrain_init": pretext.experiment.init.kind,
         "imagenet_stand_in": {"init": stand_in, "reason": reason} if reason else None,
     }
     return Plan(workdir, description, tuple(runs), isl_checkpoint)
 
 
-def available_inits(
-    inits: Sequence[str], *, source: str | None, stand_in: str | None
-) -> tuple[tuple[str, ...], str | None]:
-    """Replace `imagenet` by `stand_in` when its weights cannot be had.
+def missing_imagenet(experiment: Experiment, stand_in: str | None) -> str | None:
+    """Why the ImageNet weights of the run's encoder cannot be had; None if they can.
 
-    Returns the inits to run and the reason for a replacement. Without a stand-in the error of the
-    download is raised.
+    Without a `stand_in` the error of the download is raised.
     """
-    if "imagenet" not in inits:
-        return tuple(inits), None
     try:
-        weights.load_imagenet(source)
+        weights.load_imagenet(experiment.init.weights, encoder=experiment.model.encoder)
     except (OSError, ValueError) as error:
         if stand_in is None:
             raise
-        replaced = tuple(dict.fromkeys(stand_in if i == "imagenet" else i for i in inits))
-        return replaced, " ".join(str(error).split())
-    return tuple(inits), None
+        return " ".join(str(error).split())
+    return None
 
 
-def _with_init(experiment: Experiment, **changes: Any) -> Experiment:
-    init = InitSettings(**dataclasses.asdict(experiment.init) | changes)
+def _refuse_other_crops(workdir: Path, runs: Sequence[PlannedRun], crops: CropPlan) -> None:
+    # Runs scored by earlier versions do not name their crops: the sweep does.
+    before = recorded_crops(read_sweep(workdir)) if (workdir / SWEEP).exists() else None
+    if before in (None, crops) or all(read_summary(run.workdir) is None for run in runs):
+        return
+    raise ValueError(
+        f"{workdir / SWEEP}: the runs of this sweep were scored on other test crops "
+        f"({told_change(before, crops)}): use another --workdir, or repeat the settings"
+    )
+
+
+def _with_init(experiment: Experiment, kind: str, checkpoint: str | None = None) -> Experiment:
+    init = dataclasses.replace(experiment.init, kind=kind, checkpoint=checkpoint)
     return dataclasses.replace(experiment, init=init)
-
-
-def _pixels_of_step(experiment: Experiment) -> int:
-    return experiment.train.batch_size * experiment.data.crop_size**2
 
 
 def _pixels_per_second(workdir: Path) -> float | None:
     """Median training speed of a run; None when it has recorded none."""
-    config = workdir / "config.json"
-    if not config.exists():
+    speeds = [s for line in read_metrics(workdir) if (s := line.get("images_per_second"))]
+    if not speeds or not (workdir / CONFIG).exists():
         return None
-    size = json.loads(config.read_text())["data"]["crop_size"]
-    speeds = [r["images_per_second"] for r in _speeds(workdir)]
-    return median(speeds) * size**2 if speeds else None
-
-
-def _speeds(workdir: Path) -> Iterator[dict[str, Any]]:
-    return (r for r in read_metrics(workdir) if r.get("images_per_second"))
+    return median(speeds) * _stored_config(workdir)["data"]["crop_size"] ** 2
 
 
 def _overhead(workdir: Path, pixels_per_second: float) -> float | None:
@@ -244,7 +241,10 @@ def _overhead(workdir: Path, pixels_per_second: float) -> float | None:
     path = workdir / TIMING
     if not path.exists():
         return None
-    timing = json.loads(path.read_text())
-    config = json.loads((workdir / "config.json").read_text())
+    timing, config = read_json(path, remedy="delete it"), _stored_config(workdir)
     pixels = timing["steps"] * config["train"]["batch_size"] * config["data"]["crop_size"] ** 2
     return max(0.0, timing["seconds"] - pixels / pixels_per_second)
+
+
+def _stored_config(workdir: Path) -> dict[str, Any]:
+    return read_json(workdir / CONFIG, remedy="use another --workdir")

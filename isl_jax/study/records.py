@@ -1,16 +1,15 @@
 """What a run leaves: recorded metrics, scores by image, their summary, predicted maps."""
 
-import contextlib
 import csv
-import json
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tifffile
 
+from isl_jax.data.crops import CropPlan
+from isl_jax.files import read_json, read_json_lines
 from isl_jax.inference.model import Prediction
 
 Row = dict[str, Any]
@@ -18,6 +17,8 @@ Row = dict[str, Any]
 # What a row says besides scores: which image it is about.
 ID_COLUMNS = ("field", "top", "left", "size")
 SUMMARY = "summary.json"
+# What a sweep is about, in its folder.
+SWEEP = "sweep.json"
 # The origin of weights that everything else is compared with.
 ISL = "isl"
 # Folder of a sweep with scores of other programs' label images, one folder a program.
@@ -32,24 +33,6 @@ def run_name(init: str, n: int, seed: int) -> str:
 def evaluation_folder(workdir: Path, split: str = "test") -> Path:
     """Where the scores of a run lie; validation scores never pass for test scores."""
     return workdir / ("evaluation" if split == "test" else f"evaluation_{split}")
-
-
-@contextlib.contextmanager
-def written_whole(folder: Path) -> Iterator[Path]:
-    """Give a draft folder that takes the place of `folder` once everything in it is written.
-
-    After an error the draft is gone and `folder` as it was.
-    """
-    draft = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    try:
-        yield draft
-    except BaseException:
-        shutil.rmtree(draft)
-        raise
-    shutil.rmtree(folder, ignore_errors=True)
-    draft.rename(folder)
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -69,22 +52,35 @@ def read_rows(path: Path) -> list[Row]:
         ]
 
 
-def read_summary(workdir: Path) -> dict[str, Any] | None:
+def read_summary(workdir: Path, split: str = "test") -> dict[str, Any] | None:
     """Return `summary.json` of a run, None when it has not been evaluated."""
-    path = evaluation_folder(workdir) / SUMMARY
-    return json.loads(path.read_text()) if path.exists() else None
+    path = evaluation_folder(workdir, split) / SUMMARY
+    return read_json(path, remedy="evaluate again") if path.exists() else None
+
+
+def read_sweep(workdir: Path) -> dict[str, Any]:
+    """Return `sweep.json` of a sweep; FileNotFoundError or ValueError if there is none."""
+    path = workdir / SWEEP
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file; name the --workdir of isl-sweep")
+    return read_json(path, remedy="run the sweep again to write it")
+
+
+def recorded_crops(stored: Mapping[str, Any] | None) -> CropPlan | None:
+    """The crops that a `summary.json` or `sweep.json` names; None when it names none."""
+    crops = (stored or {}).get("test_crops")
+    return CropPlan(**crops | {"margin": tuple(crops["margin"])}) if crops else None
+
+
+def told_change(before: CropPlan, now: CropPlan) -> str:
+    """`seed was 0, now 7`: how two plans differ."""
+    pairs = {name: (value, getattr(now, name)) for name, value in vars(before).items()}
+    return ", ".join(f"{name} was {a}, now {b}" for name, (a, b) in pairs.items() if a != b)
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
     """Lines of a run's `metrics.jsonl`, as far as they were recorded."""
-    path = workdir / "metrics.jsonl"
-    found = []
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue  # the last line of a killed run may be cut
-    return found
+    return read_json_lines(workdir / "metrics.jsonl")
 
 
 def save_prediction(folder: Path, name: str, prediction: Prediction) -> None:

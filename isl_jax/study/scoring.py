@@ -3,52 +3,23 @@
 import dataclasses
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from tqdm import tqdm
 
-from isl_jax.data.crops import NO_MARGIN, Crop, Margin, fixed_crops, keep_rule
+from isl_jax.data.crops import Crop, CropPlan, fixed_crops
 from isl_jax.data.store import Dataset, Field
+from isl_jax.files import write_json, written_whole
 from isl_jax.inference.model import Prediction
 from isl_jax.instances.matching import THRESHOLDS, match
 from isl_jax.metrics import Score, iou, mean_std, pearson
-from isl_jax.study.environment import write_json
-from isl_jax.study.records import (
-    ID_COLUMNS,
-    SUMMARY,
-    Row,
-    save_prediction,
-    write_rows,
-    written_whole,
-)
+from isl_jax.study.records import ID_COLUMNS, SUMMARY, Row, save_prediction, write_rows
+from isl_jax.task import Kind, Metric, crop_rule, kind_of_metric
 
-Metric = Literal["pcc", "iou", "map"]
 Window = tuple[slice, slice]
-
-# What a network learns, by the score that it is judged by.
-METRIC_TARGETS: Mapping[Metric, str] = {
-    "pcc": "stain",
-    "iou": "semantic",
-    "map": "distance_and_semantic",
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class EvaluationCrops:
-    """Which crops of the withheld fields are scored.
-
-    They depend on the data set and on these values only, so that whatever is scored with the same
-    ones can be compared. `size` in pixels, `margin` in shares of the image: top, bottom, left,
-    right.
-    """
-
-    size: int = 512
-    per_image: int = 5
-    margin: Margin = NO_MARGIN
-    seed: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +27,8 @@ class Summary:
     """Means over images: `metric` over crops and over fields, and every other score beside it.
 
     `others` maps `crops` and `fields` to score name → Score; `dropped` names the fields that hold
-    too little signal for a single crop (they still count as fields).
+    too little signal for a single crop (they still count as fields); `test_crops` says which crops
+    these are: scores of others cannot be compared with them.
     """
 
     metric: Metric
@@ -65,6 +37,7 @@ class Summary:
     fields: Score
     others: dict[str, dict[str, Score]]
     dropped: tuple[str, ...]
+    test_crops: CropPlan
 
     def table(self) -> str:
         """The scores as lines of text, the metric's own first."""
@@ -125,34 +98,35 @@ def score(metric: Metric, prediction: Prediction, truth: np.ndarray) -> dict[str
 def evaluate_fields(
     predict: Predictor,
     dataset: Dataset,
+    plan: CropPlan,
     *,
     metric: Metric,
-    folder: Path,
     split: str,
+    folder: Path,
     description: str,
-    crops: EvaluationCrops,
 ) -> Summary:
     """Score every field of `split` and its fixed crops, and write everything to `folder`.
 
     Raises ValueError if no field of the split has the truth that `metric` needs.
     """
-    needs_stain = metric == "pcc"
+    kind = kind_of_metric(metric)
+    needs_stain = kind == Kind.STAIN
     fields = dataset.select(split, stain=needs_stain, labels=not needs_stain)
     if not fields:
         raise ValueError(
             f"{dataset.root}: no field of split {split!r} has "
             f"{'a stain' if needs_stain else 'labels'} to score against"
         )
-    rule = keep_rule(METRIC_TARGETS[metric], dataset.study)
-    drawn, dropped = fixed_crops(dataset, fields, rule=rule, **dataclasses.asdict(crops))
+    crops, dropped = fixed_crops(dataset, fields, crop_rule(kind, dataset.study), plan)
     truth_of = dataset.stain_image if needs_stain else dataset.labels
     by_crop: list[Row] = []
     by_field: list[Row] = []
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(folder) as draft:
         # A log file gets a line now and then, a terminal a smooth bar.
         pace = 0.5 if sys.stderr.isatty() else 15.0
         for field in tqdm(fields, desc=description, unit="field", mininterval=pace):
-            chosen = [crop for crop in drawn if crop.field == field.name]
+            chosen = [crop for crop in crops if crop.field == field.name]
             whole, parts = predict(field, [_slices(crop) for crop in chosen])
             truth = np.asarray(truth_of(field.name))
             by_field.append({"field": field.name, **score(metric, whole, truth)})
@@ -168,6 +142,7 @@ def evaluate_fields(
             fields=over_fields.pop(metric),
             others={"crops": over_crops, "fields": over_fields},
             dropped=tuple(dropped),
+            test_crops=plan,
         )
         write_rows(draft / "crops.csv", by_crop)
         write_rows(draft / "fields.csv", by_field)

@@ -1,23 +1,38 @@
-"""Settings of a run, group by group, as `configs/` has them."""
+"""Settings of one run: the keys of `configs/base.py`, a dataclass a group, and what they make."""
 
 import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from isl_jax.data.crops import CropPlan, Margin
+from isl_jax.task import (
+    NORMALISED_PEAK,
+    STUDIES,
+    CropRule,
+    DistanceScale,
+    Kind,
+    Task,
+    kind_of_study,
+)
+from isl_jax.training.augmentation import Augmentation
+from isl_jax.training.devices import PLACEMENTS
+from isl_jax.training.losses import LossSettings
+from isl_jax.training.settings import RunSettings, TrainSettings
+
 
 @dataclasses.dataclass(frozen=True)
 class DataSettings:
     """Where the prepared data are, how crops are drawn from them, and what is done to them.
 
-    `placement` says who holds the training crops (`placement.fits_on_device`); `device_mib` bounds
+    `placement` says who holds the training crops (`devices.fits_on_device`); `device_mib` bounds
     what `auto` puts on the device.
     """
 
-    root: str | None
+    root: str
     crop_size: int
     crops_per_image: int
-    margin: tuple[float, float, float, float]
+    margin: Margin
     flips: bool
     num_workers: int
     fresh_crops: bool = False
@@ -25,15 +40,30 @@ class DataSettings:
     placement: str = "auto"
     device_mib: int = 0
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "margin", tuple(self.margin))  # JSON has lists
+        _choose("data.placement", self.placement, PLACEMENTS)
+        if not self.root:
+            raise ValueError("data.root is not set: name the folder that isl-prepare wrote")
+        if self.fresh_crops and self.placement == "device":
+            raise ValueError(
+                "data.fresh_crops: crops that change cannot lie on the device; leave "
+                "data.placement at auto or host"
+            )
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelSettings:
-    """Architecture; `compute_dtype` is `float32` or `bfloat16`."""
+    """Architecture; `compute_dtype`, of the training, is `float32` or `bfloat16`."""
 
     encoder: str
     compute_dtype: str
     head: Literal["paper", "reference"]
     slope: float
+
+    def __post_init__(self) -> None:
+        _choose("model.head", self.head, ("paper", "reference"))
+        _choose("model.compute_dtype", self.compute_dtype, ("float32", "bfloat16"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,24 +71,13 @@ class InitSettings:
     """Where the first weights come from."""
 
     kind: Literal["random", "imagenet", "isl"]
-    checkpoint: str | None
-    weights: str | None
+    checkpoint: str | None = None
+    weights: str | None = None
 
-
-@dataclasses.dataclass(frozen=True)
-class TargetSettings:
-    """Scale of the distance map, and the map units that an output of 1 stands for."""
-
-    distance_scale: Literal["normalised", "pixels"]
-    distance_unit: float
-
-
-@dataclasses.dataclass(frozen=True)
-class LossSettings:
-    """Alpha of eq. (2): a number or `auto`, then averaged over `alpha_batches`."""
-
-    alpha: str
-    alpha_batches: int
+    def __post_init__(self) -> None:
+        _choose("init.kind", self.kind, ("random", "imagenet", "isl"))
+        if self.kind == "isl" and not self.checkpoint:
+            raise ValueError("init.kind=isl needs init.checkpoint, the workdir of a pretext run")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,68 +86,116 @@ class InstanceSettings:
 
     h: str
 
-
-@dataclasses.dataclass(frozen=True)
-class ScheduleSettings:
-    """Length, pace and optimiser of a training; see `OptimizerSettings` and `TrainSettings`.
-
-    `num_epochs`, if more than 0, makes the length depend on the number of crops; `num_steps` is
-    then 0.
-    """
-
-    batch_size: int
-    num_steps: int
-    learning_rate: float
-    schedule: str
-    warmup_steps: int
-    b1: float
-    b2: float
-    clip_norm: float
-    head_rate: float
-    checkpoint_every: int
-    validate_every: int
-    log_every: int
-    keep: str
-    num_epochs: float = 0.0
-    rates: str = ""
-    patience: int = 0
-    patience_from: int = 0
-    checkpoint_minutes: float = 0.0
-    steps_per_call: int = 1
+    def __post_init__(self) -> None:
+        if self.h == "auto":
+            return
+        try:
+            value = float(self.h)
+        except ValueError:
+            value = math.nan
+        if not 0 <= value < math.inf:
+            raise ValueError(f"instances.h={self.h!r} is neither a number, 0 or more, nor auto")
 
 
 GROUPS: dict[str, type] = {
     "data": DataSettings,
     "model": ModelSettings,
     "init": InitSettings,
-    "target": TargetSettings,
     "loss": LossSettings,
     "instances": InstanceSettings,
-    "train": ScheduleSettings,
+    "train": TrainSettings,
 }
 
 
-def with_num_steps(schedule: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn a budget into steps: `num_steps` if given, else `num_epochs`, else `num_samples`."""
-    values = dict(schedule)
-    num_samples = values.pop("num_samples", None)
-    if values["num_steps"]:
-        values["num_epochs"] = 0.0
-    elif values.get("num_epochs"):
-        values["num_steps"] = 0
-    elif num_samples:
-        per_call = values["batch_size"] * values.get("steps_per_call", 1)
-        values["num_steps"] = math.ceil(num_samples / per_call) * values.get("steps_per_call", 1)
-    else:
-        raise ValueError("the length is not set: give train.num_samples, num_epochs or num_steps")
-    return values
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """All settings of one run: the configuration of `configs/`, as a value.
+
+    Raises ValueError for settings that no run could work with.
+    """
+
+    study: Literal["nucleus", "cell"]
+    stage: Literal["pretrain", "segment"]
+    seed: int
+    num_annotated: int
+    data: DataSettings
+    model: ModelSettings
+    init: InitSettings
+    loss: LossSettings
+    instances: InstanceSettings
+    train: TrainSettings
+    distance_scale: DistanceScale = "normalised"
+    distance_unit: float = NORMALISED_PEAK
+    profile: str = ""
+    writers: str = ""
+
+    @classmethod
+    def from_mapping(cls, config: Mapping[str, Any]) -> "Experiment":
+        """Build from nested mappings with the keys of `configs/base.py`; inverse of `to_json`."""
+        values = dict(config)
+        groups = {name: group(**values.pop(name)) for name, group in GROUPS.items()}
+        return cls(**groups, **values.pop("target"), **values)
+
+    def to_json(self) -> dict[str, Any]:
+        """Nested dicts with the keys of `configs/base.py`: the content of `config.json`."""
+        values = dataclasses.asdict(self)
+        target = {name: values.pop(name) for name in ("distance_scale", "distance_unit")}
+        return values | {"target": target}
+
+    def __post_init__(self) -> None:
+        _choose("study", self.study, STUDIES)
+        _choose("stage", self.stage, ("pretrain", "segment"))
+        if self.is_pretext and self.init.kind == "isl":
+            raise ValueError("init.kind=isl is for the segment stage: pretrain makes those weights")
+        # Both check what they are made of.
+        _ = self.task, self.run_settings
+
+    @property
+    def is_pretext(self) -> bool:
+        """Whether this run learns to predict the stain: the pretext task."""
+        return self.stage == "pretrain"
+
+    @property
+    def task(self) -> Task:
+        """What this run learns (the four trainings of sections 2.2 and 2.3)."""
+        kind = Kind.STAIN if self.is_pretext else kind_of_study(self.study)
+        is_shifted = kind == Kind.SEMANTIC and self.init.kind == "isl"
+        return Task(
+            kind,
+            activation="shifted_sigmoid" if is_shifted else "sigmoid",
+            slope=self.model.slope if is_shifted else 1.0,
+            distance_scale=self.distance_scale,
+            distance_unit=self.distance_unit,
+        )
+
+    @property
+    def head(self) -> Literal["none", "paper", "reference"]:
+        """Cell networks from ISL carry a two-convolution head; all others are plain U-Nets."""
+        return self.model.head if self.task.has_distance and self.init.kind == "isl" else "none"
+
+    @property
+    def crop_rule(self) -> CropRule:
+        """Which crops hold enough signal to be kept."""
+        return self.task.crop_rule(self.study)
+
+    @property
+    def crop_plan(self) -> CropPlan:
+        """How the crops of this run are drawn."""
+        data = self.data
+        return CropPlan(data.crop_size, data.crops_per_image, data.margin, self.seed)
+
+    @property
+    def run_settings(self) -> RunSettings:
+        """What the training loop needs beside `train`."""
+        return RunSettings(
+            seed=self.seed,
+            augmentation=Augmentation(self.data.flips, self.data.intensity),
+            loss=self.loss,
+            profile=self.profile,
+            writers=self.writers,
+        )
 
 
-def parse_profile(text: str) -> tuple[int, int] | None:
-    """`100:110`, two steps, as numbers; None for nothing."""
-    if not text:
-        return None
-    first, _, last = text.partition(":")
-    if not (first.isdigit() and last.isdigit() and 0 < int(first) <= int(last)):
-        raise ValueError(f"profile={text!r}: want FIRST:LAST, two steps, as 100:110")
-    return int(first), int(last)
+def _choose(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r}: choose one of {', '.join(allowed)}")

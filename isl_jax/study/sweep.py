@@ -6,11 +6,12 @@ import traceback
 from pathlib import Path
 
 from isl_jax.data.store import open_dataset
-from isl_jax.study.environment import write_json
+from isl_jax.files import write_json, write_text
 from isl_jax.study.evaluate import evaluate_run
 from isl_jax.study.experiment import run_experiment
-from isl_jax.study.planning import TIMING, Plan, PlannedRun
-from isl_jax.training.loop import InterruptedTrainingError
+from isl_jax.study.planning import FAILURE, TIMING, Plan, PlannedRun
+from isl_jax.study.records import SWEEP
+from isl_jax.training.stopping import InterruptedTrainingError
 
 
 def run_sweep(plan: Plan) -> list[str]:
@@ -30,7 +31,7 @@ def describe_sweep(plan: Plan) -> None:
     if stand_in:
         print(f"{stand_in['init']} stands in for imagenet: {stand_in['reason']}")
     plan.workdir.mkdir(parents=True, exist_ok=True)
-    write_json(plan.workdir / "sweep.json", plan.description)
+    write_json(plan.workdir / SWEEP, plan.description)
 
 
 def run_one(run: PlannedRun) -> str | None:
@@ -39,7 +40,7 @@ def run_one(run: PlannedRun) -> str | None:
     What went wrong stays in `failure.txt`, how long it took in `timing.json`. Raises
     InterruptedTrainingError when it was told to stop.
     """
-    failure = run.workdir / "failure.txt"
+    failure = run.workdir / FAILURE
     if run.state == "done":
         failure.unlink(missing_ok=True)
         print(f"{run.name}: done before")
@@ -47,13 +48,13 @@ def run_one(run: PlannedRun) -> str | None:
     started, first_step = time.perf_counter(), run.step
     try:
         run_experiment(run.experiment, run.workdir)
-        dataset = open_dataset(Path(str(run.experiment.data.root)))
+        dataset = open_dataset(Path(run.experiment.data.root))
         evaluate_run(run.workdir, dataset, run.crops)
     except InterruptedTrainingError:
         raise
     except Exception as error:  # one bad run must not cost the others
         run.workdir.mkdir(parents=True, exist_ok=True)
-        failure.write_text(traceback.format_exc())
+        write_text(failure, traceback.format_exc())
         told = f"{run.name}: {type(error).__name__}: {error}"
         print(f"{told}\nthe other runs go on", file=sys.stderr)
         return told

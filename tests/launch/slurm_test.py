@@ -12,7 +12,7 @@ SCRIPTS = sorted((Path(__file__).parents[2] / "launch" / "slurm").glob("*.sbatch
 
 
 def test_there_is_one_for_each_kind_of_job():
-    assert [script.stem for script in SCRIPTS] == ["multi_node", "single_node", "sweep_array"]
+    assert [script.stem for script in SCRIPTS] == ["multi_node", "single_node"]
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
@@ -42,12 +42,10 @@ def test_told_to_stop_it_waits_for_the_checkpoint_and_queues_again(script, tmp_p
 trap 'echo saved > saved; exit 143' TERM
 touch ready
 while true; do {sleep} 0.05; done"""
-    for name in ("isl-train", "isl-sweep"):
-        program(tmp_path, name, training)
+    program(tmp_path, "isl-train", training)
     program(tmp_path, "srun", 'shift; exec "$@"')
     program(tmp_path, "scontrol", 'test -e saved && echo "$@" > queued')
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "12"}
-    environment["SLURM_ARRAY_TASK_ID"] = "7"
     job = subprocess.Popen(
         ["bash", script, "configs/cell.py", "DATA", "S"],
         cwd=tmp_path,
@@ -60,9 +58,4 @@ while true; do {sleep} 0.05; done"""
     job.terminate()
     assert job.wait(timeout=60) == 0
     assert (tmp_path / "queued").read_text() == "requeue 12\n"
-    asked = (tmp_path / "asked").read_text()
-    if script.stem == "sweep_array":  # task 7 of imagenet, isl x 1, 10 x 0, 1, 2
-        for word in ("--inits=isl", "--n=10", "--seeds=1", "--config.data.root=DATA"):
-            assert word in asked
-    else:
-        assert asked == "configs/cell.py DATA S\n"
+    assert (tmp_path / "asked").read_text() == "configs/cell.py DATA S\n"

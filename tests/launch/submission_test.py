@@ -1,6 +1,5 @@
 """Runs of a sweep as jobs: what a queue is asked for, by a stand-in for its commands."""
 
-import dataclasses
 import json
 import sys
 
@@ -56,14 +55,10 @@ def test_what_is_done_is_not_queued(plan, queue):
     for run in plan.runs[:-1]:
         (run.workdir / "evaluation").mkdir(parents=True)
         (run.workdir / "evaluation" / "summary.json").write_text("{}")
-        (run.workdir / "config.json").write_text(json.dumps(_settings(run)))
+        (run.workdir / "config.json").write_text(json.dumps(run.experiment.to_json()))
     submit(plan, cluster="slurm", options={})
     (script,) = queue.iterdir()
     assert "--dependency" not in script.read_text() and "--array" not in script.read_text()
-
-
-def _settings(run):
-    return dataclasses.asdict(run.experiment)
 
 
 def test_without_a_cluster_or_submitit_it_says_so(plan, monkeypatch):

@@ -4,6 +4,7 @@ The real commands in processes of their own, on a small network and small images
 """
 
 import functools
+import json
 import os
 import random
 import re
@@ -123,6 +124,34 @@ def test_dry_run_tells_how_far_it_is_and_writes_nothing(finished, sweep, tmp_pat
     assert re.search(r"about \d+ min", planned.stdout)
 
 
+def test_scores_on_other_crops_are_replaced_on_demand_alone(finished, launch, tmp_path):
+    folder, *_ = finished
+    run = folder / "runs" / "random_n1_seed0"
+    summary = (run / "evaluation" / "summary.json").read_text()
+    alone = shutil.copytree(run, tmp_path / "W")
+    # Earlier versions did not record the crops of a run: the sweep knows them.
+    stored = json.loads(summary)
+    del stored["test_crops"]
+    (run / "evaluation" / "summary.json").write_text(json.dumps(stored))
+    for workdir in (alone, run):
+        ended = launch("evaluate", f"--workdir={workdir}", "--crop_seed=7", cwd=tmp_path)
+        assert ended.returncode == 1
+        assert "seed was 0, now 7" in ended.stderr and "--overwrite" in ended.stderr
+    assert launch("evaluate", f"--workdir={run}", cwd=tmp_path, **_ONE_DEVICE).returncode == 0
+    assert (run / "evaluation" / "summary.json").read_text() == summary
+    ended = launch(
+        "evaluate",
+        f"--workdir={alone}",
+        "--crop_seed=7",
+        "--overwrite",
+        cwd=tmp_path,
+        **_ONE_DEVICE,
+    )
+    assert ended.returncode == 0, ended.stderr
+    stored = json.loads((alone / "evaluation" / "summary.json").read_text())
+    assert stored["test_crops"]["seed"] == 7
+
+
 def test_jobs_of_their_own_give_the_same_table(finished, sweep, launch, tmp_path):
     folder, _, expected = finished
     # Runs remember where the pretext run lies: the sweep is finished again in its place.
@@ -135,6 +164,24 @@ def test_jobs_of_their_own_give_the_same_table(finished, sweep, launch, tmp_path
     assert launch("report", f"--workdir={folder}", cwd=tmp_path).returncode == 0
     assert tables(folder) == expected
     assert len(list((folder / "jobs").glob("*.out"))) == 3  # what was done was not queued
+
+
+def test_a_length_on_the_command_line_outranks_that_of_the_file(launch, finished, tmp_path):
+    data = json.loads((finished[0] / "sweep.json").read_text())["data_root"]
+    planned = launch(
+        "sweep",
+        f"--config={ROOT / 'configs' / 'hela.py'}:init=random",  # sets num_steps
+        f"--config.data.root={data}",
+        "--config.pretrain.num_samples=20",
+        "--config.train.num_epochs=2",
+        "--inits=random,isl",
+        "--workdir=new",
+        "--dry_run",
+        cwd=tmp_path,
+    )
+    lines = {line.split()[0]: line for line in planned.stdout.splitlines()}
+    assert "0 of 5 " in lines["pretrain"], planned.stderr
+    assert "0 of ? " in lines["random_n1_seed0"]  # as many as the crops make of two epochs
 
 
 @pytest.mark.parametrize(

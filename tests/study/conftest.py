@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from isl_jax.data.crops import CropPlan
 from isl_jax.data.store import (
     DESCRIPTION,
     FIELDS_DIR,
@@ -24,11 +25,12 @@ from isl_jax.data.store import (
     Dataset,
     open_dataset,
 )
+from isl_jax.inference.info import PostProcessing
 from isl_jax.inference.model import Prediction
 from isl_jax.study import evaluate
-from isl_jax.study.experiment import Experiment
 from isl_jax.study.records import run_name
-from isl_jax.study.scoring import EvaluationCrops
+from isl_jax.study.settings import Experiment
+from isl_jax.task import Kind, Task, kind_of_study
 
 CHANNELS = ("bf0", "bf1", "pc")
 
@@ -143,15 +145,18 @@ def pair(dataset, study="cell") -> tuple[Experiment, Experiment]:
 class FakeModel:
     """Thresholds its first channel through noise of a given strength."""
 
-    target: str
+    kind: str
     noise: float = 0.0
     channels: tuple[str, ...] = CHANNELS
     h: float | None = 10.0
 
     @property
     def info(self) -> SimpleNamespace:
-        objective = SimpleNamespace(target=self.target)
-        return SimpleNamespace(objective=objective, channels=self.channels, h=self.h)
+        return SimpleNamespace(
+            task=Task(Kind(self.kind)),
+            channels=self.channels,
+            postprocessing=PostProcessing(h=self.h),
+        )
 
     def predict_standardised(self, images: np.ndarray) -> list[Prediction]:
         return [self._predict(image[..., 0]) for image in images]
@@ -160,10 +165,10 @@ class FakeModel:
         rng = np.random.default_rng(int(1e4 * self.noise))
         fog = ndimage.gaussian_filter(rng.normal(size=plane.shape), 4) * 8 * self.noise
         seen = (plane + fog).astype(np.float32)
-        if self.target == "stain":
+        if self.kind == "stain":
             return Prediction(stain=seen)
         probability = 1 / (1 + np.exp(-4 * (seen + 0.3))).astype(np.float32)
-        threshold = 0.5 if self.target == "semantic" else 0.9
+        threshold = 0.5 if self.kind == "semantic" else 0.9
         labels = ndimage.label(probability > threshold)[0].astype(np.int32)
         return Prediction(probability=probability, distance=seen, labels=labels)
 
@@ -209,9 +214,9 @@ def make_sweep(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
             described = {"h": model.h, "training": {"step": 200, "fields": ["well0 s1"]}}
             (folder / "model" / "model.json").write_text(json.dumps(described))
             monkeypatch.setattr(evaluate, "load_model", lambda _: model)
-            evaluate.evaluate_run(folder, dataset, EvaluationCrops(crop_size, 3))
+            evaluate.evaluate_run(folder, dataset, CropPlan(crop_size, 3))
 
-        target = "semantic" if dataset.study == "nucleus" else "distance_and_semantic"
+        kind = kind_of_study(dataset.study)
         if "isl" in inits:
             score(workdir / "pretrain", FakeModel("stain", 0.1), {"stage": "pretrain"})
         for init, number, seed in ((i, m, s) for i in inits for m in n for s in seeds):
@@ -225,7 +230,7 @@ def make_sweep(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
                 if hole != "unfinished":
                     (folder / "failure.txt").write_text(f"Traceback\nValueError: {hole}\n")
                 continue
-            model = FakeModel(target, noise[init] / number**0.5 + 0.01 * seed)
+            model = FakeModel(kind, noise[init] / number**0.5 + 0.01 * seed)
             config = {"stage": "segment", "seed": seed, "init": {"kind": init, "checkpoint": None}}
             score(folder, model, config)
         return workdir

@@ -8,17 +8,20 @@ import numpy as np
 import pytest
 import tifffile
 
+from isl_jax.data.crops import CropPlan
 from isl_jax.inference.model import Prediction
+from isl_jax.ingest import readers
 from isl_jax.study import evaluate
 from isl_jax.study.evaluate import evaluate_labels, evaluate_run
 from isl_jax.study.records import (
     evaluation_folder,
     read_prediction,
     read_rows,
+    recorded_crops,
     save_prediction,
     write_rows,
 )
-from isl_jax.study.scoring import EvaluationCrops, score
+from isl_jax.study.scoring import score
 
 
 @pytest.fixture
@@ -89,10 +92,11 @@ def test_files_agree_with_each_other(
 ):
     dataset = make_dataset(tmp_path / "data", study)
     use(fake_model(target, 0.3))
-    summary = evaluate_run(tmp_path / "run", dataset, EvaluationCrops(40, 3))
+    summary = evaluate_run(tmp_path / "run", dataset, CropPlan(40, 3))
     folder = tmp_path / "run" / "evaluation"
     stored = json.loads((folder / "summary.json").read_text())
     assert stored["metric"] == summary.metric == metric
+    assert recorded_crops(stored) == summary.test_crops == CropPlan(40, 3)
     for over, images in (("crops", 4 * 3), ("fields", 4)):
         rows = read_rows(folder / f"{over}.csv")
         values = [row[metric] for row in rows]
@@ -110,7 +114,7 @@ def test_scores_are_those_of_the_field_and_of_its_crops(tmp_path, make_dataset, 
     dataset = make_dataset(tmp_path / "data", "cell")
     model = fake_model("distance_and_semantic", 0.2)
     use(model)
-    evaluate_run(tmp_path / "run", dataset, EvaluationCrops(40, 2))
+    evaluate_run(tmp_path / "run", dataset, CropPlan(40, 2))
     folder = tmp_path / "run" / "evaluation"
     for row in read_rows(folder / "fields.csv"):
         image = dataset.standardised(row["field"])
@@ -128,7 +132,7 @@ def test_every_run_is_scored_on_the_same_crops(tmp_path, make_dataset, fake_mode
     crops = []
     for run, noise in (("a", 0.1), ("b", 0.9)):
         use(fake_model("semantic", noise))
-        evaluate_run(tmp_path / run, dataset, EvaluationCrops(40))
+        evaluate_run(tmp_path / run, dataset, CropPlan(40))
         rows = read_rows(tmp_path / run / "evaluation" / "crops.csv")
         crops.append([(row["field"], row["top"], row["left"]) for row in rows])
     assert crops[0] == crops[1] and len(crops[0]) == 4 * 5
@@ -138,7 +142,7 @@ def test_every_run_is_scored_on_the_same_crops(tmp_path, make_dataset, fake_mode
 def test_fields_smaller_than_the_crop_are_scored_whole(tmp_path, make_dataset, fake_model, use):
     dataset = make_dataset(tmp_path / "data", "nucleus", size=(50, 96))
     use(fake_model("semantic", 0.3))
-    evaluate_run(tmp_path / "run", dataset, EvaluationCrops(64, 2))
+    evaluate_run(tmp_path / "run", dataset, CropPlan(64, 2))
     rows = read_rows(tmp_path / "run" / "evaluation" / "crops.csv")
     assert len(rows) == 8 and all(row["top"] == 0 for row in rows)
 
@@ -153,14 +157,14 @@ def test_network_sees_one_shape_of_crops(tmp_path, make_dataset, fake_model, use
             return super().predict_standardised(images)
 
     use(Recording("semantic", 0.3))
-    evaluate_run(tmp_path / "run", dataset, EvaluationCrops(96, 40))
+    evaluate_run(tmp_path / "run", dataset, CropPlan(96, 40))
     assert shapes == {(1, 96, 112, 3), (40, 96, 96, 3)}  # 17 positions, the rest is filler
 
 
 def test_validation_scores_do_not_pass_for_test_scores(tmp_path, make_dataset, fake_model, use):
     dataset = make_dataset(tmp_path / "data", "nucleus")
     use(fake_model("semantic"))
-    evaluate_run(tmp_path / "run", dataset, EvaluationCrops(40), split="train")
+    evaluate_run(tmp_path / "run", dataset, CropPlan(40), split="train")
     assert not (tmp_path / "run" / "evaluation").exists()
     assert (evaluation_folder(tmp_path / "run", "train") / "summary.json").exists()
 
@@ -171,7 +175,7 @@ def test_no_crop_with_signal_is_reported_not_nan(tmp_path, make_dataset, fake_mo
         file = dataset.root / "fields" / field.name / "labels.npy"
         np.save(file, np.zeros_like(np.load(file)))
     use(fake_model("semantic"))
-    summary = evaluate_run(tmp_path / "run", dataset, EvaluationCrops(40))
+    summary = evaluate_run(tmp_path / "run", dataset, CropPlan(40))
     assert summary.crops.count == 0 and math.isnan(summary.crops.mean)
     assert len(summary.dropped) == 4 and "without a crop" in summary.table()
     text = (tmp_path / "run" / "evaluation" / "summary.json").read_text()
@@ -181,7 +185,7 @@ def test_no_crop_with_signal_is_reported_not_nan(tmp_path, make_dataset, fake_mo
 def test_a_failure_keeps_the_scores_of_before(tmp_path, make_dataset, fake_model, use):
     dataset = make_dataset(tmp_path / "data", "nucleus")
     use(fake_model("semantic"))
-    before = evaluate_run(tmp_path / "run", dataset, EvaluationCrops(40))
+    before = evaluate_run(tmp_path / "run", dataset, CropPlan(40))
 
     class Breaking(fake_model):
         def predict_standardised(self, images):
@@ -189,7 +193,7 @@ def test_a_failure_keeps_the_scores_of_before(tmp_path, make_dataset, fake_model
 
     use(Breaking("semantic"))
     with pytest.raises(RuntimeError, match="out of memory"):
-        evaluate_run(tmp_path / "run", dataset, EvaluationCrops(40))
+        evaluate_run(tmp_path / "run", dataset, CropPlan(40))
     stored = json.loads((tmp_path / "run" / "evaluation" / "summary.json").read_text())
     assert stored["fields"]["mean"] == before.fields.mean
 
@@ -199,14 +203,25 @@ def test_bad_input_is_named_and_writes_nothing(tmp_path, make_dataset, fake_mode
     run = tmp_path / "run"
     use(fake_model("distance_and_semantic", channels=("phase",)))
     with pytest.raises(ValueError, match=r"has channels bf0, bf1, pc.*trained on phase"):
-        evaluate_run(run, dataset, EvaluationCrops())
+        evaluate_run(run, dataset, CropPlan())
     use(fake_model("distance_and_semantic", h=None))
     with pytest.raises(ValueError, match="no marker contrast"):
-        evaluate_run(run, dataset, EvaluationCrops())
+        evaluate_run(run, dataset, CropPlan())
     use(fake_model("distance_and_semantic"))
     with pytest.raises(ValueError, match=r"no field of split 'val' has labels"):
-        evaluate_run(run, dataset, EvaluationCrops(), split="val")
+        evaluate_run(run, dataset, CropPlan(), split="val")
     assert not run.exists()
+
+
+def score_labels(masks, run, dataset, plan):
+    return evaluate_labels(
+        masks,
+        run,
+        dataset,
+        plan,
+        read=lambda path: readers.read(path)[0],
+        suffixes=readers.IMAGE_SUFFIXES,
+    )
 
 
 def write_masks(folder, dataset, *, suffix: str, dtype=np.uint16):
@@ -223,7 +238,7 @@ def test_label_images_of_another_program(tmp_path, make_dataset, suffix):
     # Text files and masks of other fields do no harm.
     (tmp_path / "masks" / "log.txt").write_text("")
     tifffile.imwrite(tmp_path / "masks" / "other_cp_masks.tif", np.zeros((2, 2), np.uint8))
-    summary = evaluate_labels(tmp_path / "masks", tmp_path / "run", dataset, EvaluationCrops(40, 2))
+    summary = score_labels(tmp_path / "masks", tmp_path / "run", dataset, CropPlan(40, 2))
     expected = [
         brute_force_map(dataset.labels(f.name), np.roll(dataset.labels(f.name), 2, axis=1))
         for f in dataset.select("test")
@@ -236,15 +251,15 @@ def test_bad_label_images_are_named(tmp_path, make_dataset):
     dataset = make_dataset(tmp_path / "data", "cell")
     masks, run = tmp_path / "masks", tmp_path / "run"
     with pytest.raises(FileNotFoundError, match="masks: no such folder"):
-        evaluate_labels(masks, run, dataset, EvaluationCrops())
+        score_labels(masks, run, dataset, CropPlan())
     write_masks(masks, dataset, suffix="_a.tif")
     write_masks(masks, dataset, suffix="_b.tif")
     with pytest.raises(ValueError, match=r"needs one label image.*_a.tif, well2 s1_b.tif"):
-        evaluate_labels(masks, run, dataset, EvaluationCrops())
+        score_labels(masks, run, dataset, CropPlan())
     write_masks(masks, dataset, suffix=".tif")
     tifffile.imwrite(masks / "well3 s1.tif", np.zeros((5, 5), np.uint8))
     with pytest.raises(ValueError, match=r"well3 s1.tif: is 5 × 5 pixels, field .* 96 × 112"):
-        evaluate_labels(masks, run, dataset, EvaluationCrops(40))
+        score_labels(masks, run, dataset, CropPlan(40))
     assert list(run.iterdir()) == []
 
 

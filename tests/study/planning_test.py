@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from isl_jax.study import planning
 from isl_jax.study.planning import Grid, plan_sweep
 from tests.study.conftest import experiment, pair
 
@@ -24,10 +25,10 @@ def make_plan(dataset, tmp_path):
     return make
 
 
-def leave(run, *, step=0, speeds=(), seconds=None, scored=False):
+def leave(run, *, step=0, speeds=(), seconds=None, scored=None):
     """What a run would have left in its folder."""
     run.workdir.mkdir(parents=True, exist_ok=True)
-    (run.workdir / "config.json").write_text(json.dumps(dataclasses.asdict(run.experiment)))
+    (run.workdir / "config.json").write_text(json.dumps(run.experiment.to_json()))
     lines = [json.dumps({"step": 1, "split": "train", "loss": 1.0})]
     lines += [json.dumps({"step": 2, "split": "train", "images_per_second": v}) for v in speeds]
     (run.workdir / "metrics.jsonl").write_text("\n".join([*lines, '{"step": 3, "spl']))
@@ -37,9 +38,15 @@ def leave(run, *, step=0, speeds=(), seconds=None, scored=False):
     if seconds is not None:
         timing = {"seconds": seconds, "steps": STEPS}
         (run.workdir / "timing.json").write_text(json.dumps(timing))
-    if scored:
+    if scored is not None:
         (run.workdir / "evaluation").mkdir()
-        (run.workdir / "evaluation" / "summary.json").write_text("{}")
+        (run.workdir / "evaluation" / "summary.json").write_text(json.dumps(scored))
+
+
+def write_model(folder):
+    folder.mkdir(parents=True)
+    for name in ("model.json", "weights.safetensors"):
+        (folder / name).write_text("{}")
 
 
 def test_the_grid_is_planned_with_the_pretext_run_first_and_small_n_before_large(make_plan):
@@ -61,10 +68,9 @@ def test_the_grid_is_planned_with_the_pretext_run_first_and_small_n_before_large
 
 def test_no_pretext_run_without_isl_or_with_weights_that_are_there(make_plan, tmp_path):
     assert all(run.name != "pretrain" for run in make_plan(inits=("random",)).runs)
-    with pytest.raises(FileNotFoundError, match="pretext: holds no model"):
+    with pytest.raises(FileNotFoundError, match=r"pretext/model\.json: no such file"):
         make_plan(isl_checkpoint=tmp_path / "pretext")
-    (tmp_path / "pretext" / "model").mkdir(parents=True)
-    (tmp_path / "pretext" / "model" / "model.json").write_text("{}")
+    write_model(tmp_path / "pretext" / "model")
     plan = make_plan(isl_checkpoint=tmp_path / "pretext")
     assert all(run.name != "pretrain" for run in plan.runs)
     assert plan.runs[1].experiment.init.checkpoint == str(tmp_path / "pretext")
@@ -73,7 +79,7 @@ def test_no_pretext_run_without_isl_or_with_weights_that_are_there(make_plan, tm
 def test_states_are_read_from_what_the_runs_left(make_plan, dataset):
     plan = make_plan()
     pretrain, random1, isl1, random2, _ = plan.runs
-    leave(pretrain, step=STEPS, scored=True)
+    leave(pretrain, step=STEPS, scored={})
     leave(random1, step=3)
     isl1.workdir.mkdir(parents=True)
     (isl1.workdir / "failure.txt").write_text("ValueError: out of luck")
@@ -98,7 +104,7 @@ def test_time_from_the_speed_and_the_overhead_of_runs_so_far(make_plan):
     plan = make_plan()
     pretrain, random1, *_ = plan.runs
     # 24 crops at 2 a second are 12 of its 30 seconds: 18 are compilation and evaluation.
-    leave(pretrain, step=STEPS, speeds=(1.0, 2.0, 8.0), seconds=30.0, scored=True)
+    leave(pretrain, step=STEPS, speeds=(1.0, 2.0, 8.0), seconds=30.0, scored={})
     leave(random1, step=4)
     left = (3 * STEPS + STEPS - 4) * BATCH
     assert plan.estimate() == pytest.approx(left / 2.0 + 4 * 18.0)
@@ -113,8 +119,7 @@ def test_time_from_a_pretext_run_on_crops_of_another_size(make_plan, dataset, tm
         workdir=tmp_path / "pretext",
     )
     leave(pretext, speeds=(3.0,))
-    (pretext.workdir / "model").mkdir()
-    (pretext.workdir / "model" / "model.json").write_text("{}")
+    write_model(pretext.workdir / "model")
     plan = make_plan(n=(1,), isl_checkpoint=pretext.workdir)
     # A crop of half the side has a quarter of the pixels.
     assert plan.estimate() == pytest.approx(2 * STEPS * BATCH / (4 * 3.0))
@@ -122,7 +127,7 @@ def test_time_from_a_pretext_run_on_crops_of_another_size(make_plan, dataset, tm
 
 def test_nothing_left_takes_no_time(make_plan):
     plan = make_plan(n=(1,), inits=("random",))
-    leave(plan.runs[0], step=STEPS, speeds=(2.0,), scored=True)
+    leave(plan.runs[0], step=STEPS, speeds=(2.0,), scored={})
     assert plan.estimate() == 0.0
     assert "time for the rest" not in plan.table()
 
@@ -137,3 +142,80 @@ def test_what_the_report_needs_is_described(make_plan, dataset):
     }
     assert description["data_root"] == str(dataset.root)
     json.dumps(description)
+
+
+def test_scores_on_other_crops_are_none_of_the_sweep(make_plan):
+    plan = make_plan(n=(1,), inits=("random",), seeds=(0, 1, 2))
+    for run, seed in zip(plan.runs, (0, 7, 0), strict=True):
+        leave(run, scored={"test_crops": dataclasses.asdict(run.crops) | {"seed": seed}})
+    assert [run.state for run in plan.runs] == ["done", "to score", "done"]
+    assert [run.name for run in plan.remaining] == ["random_n1_seed1"]
+
+
+def test_a_sweep_that_was_scored_on_other_crops_is_not_gone_on_with(dataset, tmp_path):
+    pretrain, segment = pair(dataset)
+
+    def plan(seed):
+        changed = dataclasses.replace(pretrain, seed=seed)
+        return plan_sweep(changed, segment, Grid((1,), ("random",), (0,)), tmp_path / "sweep")
+
+    first = plan(0)
+    first.workdir.mkdir()
+    (first.workdir / "sweep.json").write_text(json.dumps(first.description))
+    plan(7)  # nothing is scored yet
+    leave(first.runs[0], step=STEPS, scored={})  # as earlier versions wrote it
+    assert plan(0).runs[0].state == "done"
+    with pytest.raises(ValueError, match=r"sweep.json: .*other test crops \(seed was 0, now 7\)"):
+        plan(7)
+
+
+@pytest.fixture
+def unreachable(monkeypatch):
+    """ImageNet weights cannot be had; the encoders that were asked for."""
+    asked = []
+
+    def load(source, *, encoder):
+        asked.append(encoder)
+        raise OSError("no network:\nfetch it elsewhere")
+
+    monkeypatch.setattr(planning.weights, "load_imagenet", load)
+    return asked
+
+
+def from_imagenet(dataset, encoder="densenet169"):
+    return [
+        dataclasses.replace(
+            stage,
+            init=dataclasses.replace(stage.init, kind="imagenet"),
+            model=dataclasses.replace(stage.model, encoder=encoder),
+        )
+        for stage in pair(dataset)
+    ]
+
+
+@pytest.mark.parametrize("inits", [("random", "isl"), ("imagenet", "isl"), ("isl",)])
+def test_random_stands_in_for_weights_that_cannot_be_had(dataset, tmp_path, unreachable, inits):
+    stages, grid = from_imagenet(dataset), Grid((1,), inits, (0,))
+    plan = plan_sweep(*stages, grid, tmp_path / "sweep", stand_in="random")
+    kinds = {run.name: run.experiment.init.kind for run in plan.runs}
+    assert kinds["pretrain"] == "random"
+    assert set(kinds.values()) <= {"random", "isl"}
+    told = {"init": "random", "reason": "no network: fetch it elsewhere"}
+    assert plan.description["imagenet_stand_in"] == told
+    assert plan.description["pretrain_init"] == "random"
+    with pytest.raises(OSError, match="no network"):
+        plan_sweep(*stages, grid, tmp_path / "sweep")
+    assert set(unreachable) == {"densenet169"}
+
+
+def test_weights_are_asked_for_only_where_a_run_begins_with_them(dataset, tmp_path, unreachable):
+    stages, folder = from_imagenet(dataset), tmp_path / "sweep"
+    plan_sweep(*stages, Grid((1,), ("random",), (0,)), folder)
+    write_model(tmp_path / "pretext" / "model")
+    grid = Grid((1,), ("random", "isl"), (0,))
+    plan_sweep(*stages, grid, folder, isl_checkpoint=tmp_path / "pretext")
+    begun = plan_sweep(*pair(dataset), grid, folder).runs[0]
+    leave(dataclasses.replace(begun, experiment=stages[0]), step=3)
+    plan = plan_sweep(*stages, grid, folder)
+    assert plan.runs[0].experiment.init.kind == "imagenet" and not unreachable
+    assert plan.runs[0].state == "to resume"

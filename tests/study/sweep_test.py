@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import shutil
 
 import flax.linen as nn
 import jax
@@ -13,10 +14,9 @@ from isl_jax.data.store import annotated_subset
 from isl_jax.inference import model as inference
 from isl_jax.inference.model import load_model
 from isl_jax.study import experiment as experiments
-from isl_jax.study import planning
 from isl_jax.study import sweep as sweeps
-from isl_jax.study.experiment import Experiment, run_experiment
-from isl_jax.study.planning import Grid, available_inits, plan_sweep
+from isl_jax.study.experiment import run_experiment
+from isl_jax.study.planning import Grid, plan_sweep
 from isl_jax.study.sweep import run_sweep
 from tests.study.conftest import experiment, pair
 
@@ -115,19 +115,6 @@ def test_a_failed_pretext_run_fails_its_isl_runs_only(tmp_path, make_dataset):
     assert [line.split(":")[0] for line in failures] == ["pretrain", "isl_n1_seed0"]
 
 
-def test_random_stands_in_for_weights_that_cannot_be_had(monkeypatch):
-    def unreachable(source):
-        raise OSError("no network:\nfetch it elsewhere")
-
-    monkeypatch.setattr(planning.weights, "load_imagenet", unreachable)
-    inits, reason = available_inits(("imagenet", "isl"), source=None, stand_in="random")
-    assert inits == ("random", "isl")
-    assert reason == "no network: fetch it elsewhere"
-    with pytest.raises(OSError, match="no network"):
-        available_inits(("imagenet",), source=None, stand_in=None)
-    assert available_inits(("random",), source=None, stand_in=None) == (("random",), None)
-
-
 def test_a_workdir_keeps_to_its_settings(tmp_path, make_dataset):
     dataset = make_dataset(tmp_path / "data", "cell")
     run_experiment(experiment(dataset), tmp_path / "run")
@@ -138,33 +125,9 @@ def test_a_workdir_keeps_to_its_settings(tmp_path, make_dataset):
 def test_marker_contrast_is_calibrated_or_as_given(tmp_path, make_dataset):
     dataset = make_dataset(tmp_path / "data", "cell")
     run_experiment(experiment(dataset), tmp_path / "auto")
-    assert load_model(tmp_path / "auto").info.h is not None
+    assert load_model(tmp_path / "auto").info.postprocessing.h is not None
     run_experiment(experiment(dataset, instances={"h": "12.5"}), tmp_path / "given")
-    assert load_model(tmp_path / "given").info.h == 12.5
-
-
-@pytest.mark.parametrize(
-    ("changes", "told"),
-    [
-        ({"data": {"root": None}}, "data.root"),
-        ({"init": {"kind": "isl"}}, "init.checkpoint"),
-        ({"init": {"kind": "magic"}}, "magic"),
-        ({"study": "tissue"}, "tissue"),
-        ({"model": {"head": "hydra"}}, "hydra"),
-        ({"target": {"distance_scale": "miles"}}, "miles"),
-        ({"instances": {"h": "high"}}, "high"),
-    ],
-    ids=str,
-)
-def test_unusable_settings_are_refused_before_anything_is_read(
-    make_dataset, tmp_path, changes, told
-):
-    dataset = make_dataset(tmp_path / "data", "cell")
-    valid = json.loads(json.dumps(dataclasses.asdict(experiment(dataset))))
-    for name, value in changes.items():
-        valid[name] = valid[name] | value if isinstance(value, dict) else value
-    with pytest.raises(ValueError, match=told):
-        Experiment.from_mapping(valid)
+    assert load_model(tmp_path / "given").info.postprocessing.h == 12.5
 
 
 def test_stain_weights_only_may_start_an_isl_run(tmp_path, make_dataset):
@@ -174,3 +137,52 @@ def test_stain_weights_only_may_start_an_isl_run(tmp_path, make_dataset):
     with pytest.raises(ValueError, match="pretext run"):
         run_experiment(experiment(dataset, init=init), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [({"batch_size": 3}, "multiple of 4"), ({"rates": "nothing/=0.1"}, "found in no parameter")],
+    ids=["batch", "rates"],
+)
+def test_what_is_refused_leaves_the_workdir_to_the_corrected_command(
+    tmp_path, make_dataset, wrong, told
+):
+    right = experiment(make_dataset(tmp_path / "data", "nucleus"), "nucleus")
+    refused = dataclasses.replace(right, train=dataclasses.replace(right.train, **wrong))
+    with pytest.raises(ValueError, match=told):
+        run_experiment(refused, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    run_experiment(right, tmp_path / "run")
+
+
+def test_a_run_is_resumed_without_the_weights_that_it_began_with(
+    tmp_path, make_dataset, monkeypatch
+):
+    dataset = make_dataset(tmp_path / "data", "nucleus")
+    pretrain, segment = pair(dataset, "nucleus")
+    run_experiment(pretrain, tmp_path / "pretext")
+    init = dataclasses.replace(segment.init, kind="isl", checkpoint=str(tmp_path / "pretext"))
+    segment = dataclasses.replace(segment, init=init)
+    run_experiment(segment, tmp_path / "run")
+    (tmp_path / "pretext").rename(tmp_path / "elsewhere")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "6")  # that of step 4 stays
+    run_experiment(segment, tmp_path / "run")
+    assert load_model(tmp_path / "run").info.training["step"] == 6
+    with pytest.raises(FileNotFoundError, match="pretext"):
+        run_experiment(segment, tmp_path / "anew")
+    assert not (tmp_path / "anew").exists()
+
+
+def test_a_run_that_was_scored_on_other_crops_is_scored_again_and_not_trained(
+    tmp_path, make_dataset, monkeypatch
+):
+    dataset = make_dataset(tmp_path / "data", "nucleus")
+    grid = Grid(n=(1,), inits=("random",), seeds=(0,))
+    plan = plan_sweep(*pair(dataset, "nucleus"), grid, tmp_path / "sweep")
+    assert run_sweep(plan) == []
+    (run,) = plan.runs
+    ours = scored_crops(run.workdir)
+    sweeps.evaluate_run(run.workdir, dataset, dataclasses.replace(run.crops, seed=7))
+    assert scored_crops(run.workdir) != ours and run.state == "to score"
+    assert run_sweep(plan) == []
+    assert scored_crops(run.workdir) == ours and run.state == "done"
