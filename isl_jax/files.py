@@ -31,13 +31,29 @@ def written_whole(path: Path) -> Iterator[Path]:
     )
     try:
         yield draft
-        if path.is_dir():
-            shutil.rmtree(path)
-        draft.replace(path)
+        _take_the_place_of(path, draft)
     except BaseException:
         with contextlib.suppress(OSError):
             shutil.rmtree(draft) if draft.is_dir() else draft.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def resumed_whole(path: Path, tag: str = "") -> Iterator[Path]:
+    """As `written_whole`, of work that goes on: after an error the draft stays.
+
+    The next call with this `path` and `tag` gets the draft of the one before; the tag keeps apart
+    what must not be mixed. One process at a time; who knows a draft to be worthless removes it.
+    """
+    draft = path.with_name(f".{path.stem}.{tag or 'resumed'}{_DRAFT_SUFFIX}{path.suffix}")
+    yield draft
+    _take_the_place_of(path, draft)
+
+
+def _take_the_place_of(path: Path, draft: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    draft.replace(path)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -18,7 +18,8 @@ from absl import flags
 from tqdm import tqdm
 
 from isl_jax.launch.command import command
-from isl_jax.simulate import STUDIES, Camera, Optics, Specimen, simulation, write_study
+from isl_jax.simulate import Camera, Optics, Specimen, simulation, write_study
+from isl_jax.task import STUDIES
 
 _OUT = flags.DEFINE_string("out", None, "Folder to write the fields to.")
 _STUDY = flags.DEFINE_enum("study", "nucleus", STUDIES, "Which data set to simulate.")

@@ -1,3 +1,5 @@
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from isl_jax.metrics import iou, pearson
+from isl_jax.metrics import iou, mean_std, pearson
 
 PAIRS = st.tuples(st.integers(1, 6), st.integers(2, 6)).flatmap(
     lambda shape: st.tuples(
@@ -73,3 +75,10 @@ def test_shapes_must_agree(metric):
         metric(np.zeros((2, 3)), np.zeros((3, 2)))
     with pytest.raises(ValueError, match="no pixels"):
         metric(np.zeros((0, 3)), np.zeros((0, 3)))
+
+
+def test_mean_std_is_the_population_one_and_leaves_nan_out():
+    score = mean_std([0.2, math.nan, 0.6])
+    assert (score.mean, score.std, score.count) == (pytest.approx(0.4), pytest.approx(0.2), 2)
+    assert str(score) == "0.40 ± 0.20"
+    assert mean_std([]).count == 0 and str(mean_std([math.nan])) == "–"

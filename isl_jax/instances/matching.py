@@ -14,7 +14,7 @@ of the field differ:
 |                   | which may serve several; unused predictions add to the denominator    |
 | `aji_one_to_one`  | as cellpose: one-to-one, over the union of the two foregrounds, where |
 |                   | each pixel counts once; mostly the larger of the two                  |
-| several images    | `pool` adds counts up; `image_averages` averages scores               |
+| several images    | `pool` adds counts up, so that every object weighs alike              |
 """
 
 from collections.abc import Sequence
@@ -181,13 +181,6 @@ def pool(scores: Sequence[Scores]) -> Scores:
         aji_counts=(int(counts[0]), int(counts[1])),
         aji_one_to_one_counts=(int(one_to_one[0]), int(one_to_one[1])),
     )
-
-
-def image_averages(scores: Sequence[Scores]) -> dict[str, np.ndarray]:
-    """Mean of every score over images, so that every image weighs alike: name → [T] or number."""
-    names = ("ap", "precision", "recall", "f1", "pq", "mean_matched_iou", "mean_true_iou")
-    names += ("mean_ap", "aji", "aji_one_to_one")
-    return {name: np.mean([getattr(s, name) for s in scores], axis=0) for name in names}
 
 
 def _matches(table: Overlap, threshold: float) -> np.ndarray:

@@ -4,20 +4,13 @@ The definition is scikit-image's, and the labels are equal to its, ties included
 
     maxima = local_maxima(reconstruction(f - h, f), connectivity=2)
     labels = watershed(-f, label(maxima, connectivity=2), mask=semantic)
-
-| preset      | map scale  | h   | seeds                                                         |
-|-------------|------------|-----|---------------------------------------------------------------|
-| `paper`     | pixels     | 10  | section 2.3                                                   |
-| `reference` | normalised | 30  | its code takes h-maxima (20) of a reconstruction (10): h = 30 |
-| `default`   | normalised | 100 | holds for any cell size; calibrate h on a network's own maps  |
 """
 
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 from scipy import ndimage
@@ -28,21 +21,6 @@ from isl_jax.instances.reconstruction import levels_of, reconstruct, regional_ma
 
 # Marker contrast for normalised (0..255) distance maps that were not calibrated.
 DEFAULT_H = 100.0
-
-
-@dataclass(frozen=True)
-class Preset:
-    """A scale of the distance map and the marker contrast h that goes with it."""
-
-    scale: Literal["pixels", "normalised"]
-    h: float
-
-
-PRESETS = {
-    "paper": Preset("pixels", 10.0),
-    "reference": Preset("normalised", 30.0),
-    "default": Preset("normalised", DEFAULT_H),
-}
 
 
 def label_instances(

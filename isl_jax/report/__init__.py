@@ -1,1 +1,1 @@
-"""Many runs to statistics, figures, words and one page."""
+"""Many runs to statistics, figures, words and one page, read from the folder of a sweep."""

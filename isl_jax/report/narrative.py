@@ -1,36 +1,15 @@
-"""What the results say, in words and in a table of plain text, for the page and the terminal."""
+"""What the results say in words, for the page and the terminal."""
 
-import dataclasses
 import math
 
-from isl_jax.metrics import Score
 from isl_jax.report.figures import INIT_NAMES, METRIC_NAMES
-from isl_jax.report.paper import PAPER, Published
-from isl_jax.report.results import OVERS, Comparison, Over, Study
+from isl_jax.report.results import Study
 from isl_jax.report.statistics import Interval
 from isl_jax.study.records import ISL
 
 DASH = "–"
 SIGNIFICANT = 0.05
 _NUMBER_WORDS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
-
-
-@dataclasses.dataclass(frozen=True)
-class TableRow:
-    """One line of the main table, as text; cells are empty where there is nothing to say.
-
-    `other` is the score of another program, which belongs to no arm.
-    """
-
-    label: str
-    scores: dict[str, str]
-    gain: str
-    interval: str
-    p: str
-    paper_baseline: str
-    paper_isl: str
-    paper_gain: str
-    other: str = ""
 
 
 def percent(gain: float) -> str:
@@ -145,8 +124,8 @@ def other_programs(study: Study) -> list[str]:
     """Where the scores of other programs stand on the learning curve of ISL."""
     sentences = []
     for other in study.others:
-        score = study.other_score(other, "crops")
-        told = f"{other.init} reaches {METRIC_NAMES[study.metric]} {score} on the same crops"
+        score = other.score(study.metric, "crops")
+        told = f"{other.name} reaches {METRIC_NAMES[study.metric]} {score} on the same crops"
         if ISL in study.inits and study.score(ISL, study.n[-1], "crops").count:
             needed = study.annotations_to_reach(score.mean, "crops")
             if needed is None:
@@ -159,86 +138,9 @@ def other_programs(study: Study) -> list[str]:
     return sentences
 
 
-def table(study: Study, over: Over) -> list[TableRow]:
-    """Rows of the main table: the stain first, then one row for each N."""
-    # The paper scores crops.
-    paper = PAPER.get(study.study) if over == "crops" else None
-    rows = []
-    if study.pretext is not None:
-        rows.append(
-            TableRow(
-                label="stain prediction, PCC",
-                scores={ISL: str(study.pcc[over])},
-                gain="",
-                interval="",
-                p="",
-                paper_baseline="",
-                paper_isl=_published(paper.pcc) if paper else "",
-                paper_gain="",
-            )
-        )
-    for compared in study.comparisons[over]:
-        rows.append(_row(study, compared, paper))
-    for other in study.others:
-        label = f"{other.init}, {METRIC_NAMES[study.metric]}"
-        score = str(study.other_score(other, over))
-        rows.append(TableRow(label, {}, "", "", "", "", "", "", other=score))
-    return rows
-
-
-def _row(study: Study, compared: Comparison, paper: Published | None) -> TableRow:
-    n = compared.n
-    return TableRow(
-        label=f"N = {n}, {METRIC_NAMES[study.metric]}",
-        scores={init: _cell(study, init, n, score) for init, score in compared.scores.items()},
-        gain=percent(compared.gain),
-        interval=interval_text(compared.interval),
-        p=p_text(compared.p),
-        paper_baseline=_published(paper.baseline) if paper and n == 1 else "",
-        paper_isl=_published(paper.isl) if paper and n == 1 else "",
-        paper_gain=percent(paper.gains[n]) if paper and n in paper.gains else "",
-    )
-
-
-def _cell(study: Study, init: str, n: int, score: Score) -> str:
-    done = len(study.of(init, n))
-    if done == len(study.seeds):
-        return str(score)
-    return f"{score} ({done} of {len(study.seeds)} runs)" if done else f"{DASH} (no run)"
-
-
-def _published(value: tuple[float, float]) -> str:
-    return f"{value[0]:.2f} ± {value[1]:g}"
-
-
 def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _signed(value: float) -> str:
     return f"{value:+.3f}".replace("-", "−")
-
-
-def text_table(study: Study) -> str:
-    """The table for a terminal, over crops and over fields."""
-    head = ["", *(INIT_NAMES[init] for init in study.inits), "gain", "paper", "paper's gain"]
-    lines = [f"{study.study} study ({study.workdir})"]
-    for over in OVERS:
-        body = [head]
-        for row in table(study, over):
-            if row.other:
-                continue
-            scores = [row.scores.get(init, "") for init in study.inits]
-            paper = " → ".join(filter(None, (row.paper_baseline, row.paper_isl)))
-            body.append([row.label, *scores, row.gain, paper, row.paper_gain])
-        widths = [max(len(line[i]) for line in body) for i in range(len(head))]
-        lines.append(f"over {over if over == 'crops' else 'whole fields'}, mean ± std")
-        lines += [
-            "  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-            for line in body
-        ]
-        lines += [f"  {row.label}: {row.other}" for row in table(study, over) if row.other]
-    lines.append(headline(study))
-    lines += [certainty(study), *annotations_saved(study), *other_programs(study)]
-    lines += [f"no scores: {run.workdir} ({run.status}: {run.reason})" for run in study.holes]
-    return "\n".join(line.rstrip() for line in lines if line)

@@ -9,14 +9,14 @@ from typing import Any
 import jinja2
 
 from isl_jax.data.store import Dataset, open_dataset
+from isl_jax.files import written_whole
 from isl_jax.metrics import mean_std
 from isl_jax.report import figures, narrative, tables
-from isl_jax.report.paper import PAPER
-from isl_jax.report.pictures import Panel, panels
-from isl_jax.report.reading import find_studies
-from isl_jax.report.results import OVERS, Study
+from isl_jax.report.panels import Panel, panels
+from isl_jax.report.results import Study, find_studies
+from isl_jax.report.runs import OVERS
 from isl_jax.report.statistics import bootstrap_interval
-from isl_jax.study.records import ISL, written_whole
+from isl_jax.study.records import ISL
 
 PAGE = "index.html"
 
@@ -37,7 +37,7 @@ def write_report(workdir: Path) -> tuple[Path, str]:
     )
     folder = workdir / "report"
     with written_whole(folder) as draft:
-        (draft / "figures").mkdir()
+        (draft / "figures").mkdir(parents=True)
         (draft / "tables").mkdir()
         sections = [_section(study, draft, several=len(studies) > 1) for study in studies]
         page = environment.get_template("report.html").render(
@@ -47,7 +47,7 @@ def write_report(workdir: Path) -> tuple[Path, str]:
             workdir=workdir.resolve(),
         )
         (draft / PAGE).write_text(page, encoding="utf-8")
-    return folder / PAGE, "\n\n".join(narrative.text_table(study) for study in studies)
+    return folder / PAGE, "\n\n".join(tables.text_table(study) for study in studies)
 
 
 def _section(study: Study, folder: Path, *, several: bool) -> dict[str, Any]:
@@ -64,13 +64,13 @@ def _section(study: Study, folder: Path, *, several: bool) -> dict[str, Any]:
         "study": study,
         "metric": figures.METRIC_NAMES[study.metric],
         "init_names": figures.INIT_NAMES,
-        "arms": {a: figures.arm_name(a) for a in (*study.inits, *(o.init for o in study.others))},
+        "arms": {a: figures.arm_name(a) for a in (*study.inits, *(o.name for o in study.others))},
         "colours": {"hit": figures.HIT, "missed": figures.MISSED, "extra": figures.EXTRA},
         "headline": narrative.headline(study),
         "certainty": narrative.certainty(study),
         "saved": [*narrative.annotations_saved(study), *narrative.other_programs(study)],
-        "paper": PAPER.get(study.study),
-        "tables": {over: narrative.table(study, over) for over in OVERS},
+        "paper": tables.PAPER.get(study.study),
+        "tables": {over: tables.table(study, over) for over in OVERS},
         "plots": _plots(study, folder / "figures", name),
         "training": _training(study, folder / "figures", name),
         "panels": [
@@ -111,7 +111,7 @@ def _pictures(study: Study) -> tuple[Dataset | None, list[Panel]]:
 def _plots(study: Study, folder: Path, name: str) -> list[dict[str, str]]:
     metric, smallest = figures.METRIC_NAMES[study.metric], study.n[0]
     values = {init: study.values(init, smallest, "crops") for init in study.inits}
-    values |= {o.init: [row[study.metric] for row in o.rows["crops"]] for o in study.others}
+    values |= {o.name: o.values(study.metric, "crops") for o in study.others}
     plots = []
     if any(values.values()):
         figure = figures.box_plot(
@@ -152,7 +152,7 @@ def _curve(study: Study, folder: Path, name: str) -> dict[str, str]:
         seeds={init: [study.run_means(init, n, "crops") for n in study.n] for init in study.inits}
         if len(study.seeds) > 1
         else None,
-        levels={o.init: study.other_score(o, "crops").mean for o in study.others},
+        levels={o.name: o.score(study.metric, "crops").mean for o in study.others},
     )
     told = "; ".join(
         f"{figures.INIT_NAMES[init]} "

@@ -1,14 +1,24 @@
-"""The runs of a sweep, compared arm against arm."""
+"""A sweep, read from its folder, and its arms compared."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from isl_jax.metrics import Score, mean_std
+from isl_jax.report.runs import (
+    OVERS,
+    Over,
+    Program,
+    Run,
+    Scored,
+    check_same_crops,
+    read_programs,
+    read_run,
+    read_scored,
+)
 from isl_jax.report.statistics import (
     Interval,
     annotations_needed,
@@ -17,38 +27,11 @@ from isl_jax.report.statistics import (
     paired_test,
     relative_gain,
 )
-from isl_jax.study.records import ISL, Row, read_metrics
+from isl_jax.study.records import ISL, SWEEP, read_sweep
+from isl_jax.task import METRICS, Kind, Metric, kind_of_study
 
-Over = Literal["crops", "fields"]
-OVERS: tuple[Over, ...] = ("crops", "fields")
 # The arm that ISL is compared with, the paper's own first.
 _BASELINES = ("imagenet", "random")
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """One run of a sweep and its scores by image; `status` tells why there are none."""
-
-    init: str
-    n: int
-    seed: int
-    workdir: Path
-    status: Literal["done", "failed", "unfinished", "missing"]
-    reason: str = ""
-    rows: Mapping[Over, list[Row]] = dataclasses.field(default_factory=dict)
-
-    def stored(self, name: str) -> dict[str, Any]:
-        """One of the run's JSON files, empty when there is none."""
-        path = self.workdir / name
-        return json.loads(path.read_text()) if path.exists() else {}
-
-    def losses(self) -> list[tuple[int, float]]:
-        """Training loss by step, as far as it was recorded."""
-        return [
-            (record["step"], record["loss"])
-            for record in read_metrics(self.workdir)
-            if record.get("split") == "train" and "loss" in record
-        ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,10 +54,7 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """A sweep: its grid, its runs and the pretext run that the ISL arm starts from.
-
-    `others` are scored label images of other programs; the name of each is its `init`.
-    """
+    """A sweep: its grid, its runs, the pretext run that the ISL arm starts from, other programs."""
 
     workdir: Path
     study: str
@@ -84,13 +64,13 @@ class Study:
     data_root: Path
     stand_in: str
     runs: tuple[Run, ...]
-    pretext: Run | None
-    others: tuple[Run, ...] = ()
+    pretext: Scored | None
+    others: tuple[Program, ...] = ()
 
     @property
-    def metric(self) -> Literal["iou", "map"]:
+    def metric(self) -> Metric:
         """The score that the study is judged by."""
-        return "iou" if self.study == "nucleus" else "map"
+        return METRICS[kind_of_study(self.study)]
 
     @property
     def baseline(self) -> str | None:
@@ -112,7 +92,7 @@ class Study:
         return max((len(run.rows[over]) for run in self.done), default=0)
 
     @property
-    def holes(self) -> list[Run]:
+    def holes(self) -> list[Scored]:
         """Runs of the grid, and the pretext run, that have no scores."""
         return [run for run in (self.pretext, *self.runs) if run and run.status != "done"]
 
@@ -122,7 +102,7 @@ class Study:
 
     def values(self, init: str, n: int, over: Over) -> list[float]:
         """Scores of all images of all seeds."""
-        return [row[self.metric] for run in self.of(init, n) for row in run.rows[over]]
+        return [value for run in self.of(init, n) for value in run.values(self.metric, over)]
 
     def score(self, init: str, n: int, over: Over) -> Score:
         """Mean ± std over images and seeds."""
@@ -130,7 +110,7 @@ class Study:
 
     def run_means(self, init: str, n: int, over: Over) -> list[float]:
         """Mean score of each run of one cell of the grid."""
-        return [mean_std([r[self.metric] for r in run.rows[over]]).mean for run in self.of(init, n)]
+        return [run.score(self.metric, over).mean for run in self.of(init, n)]
 
     def by_field(
         self, init: str, n: int, over: Over, *, seeds: set[int] | None = None
@@ -178,7 +158,7 @@ class Study:
     def seed_differences(self, n: int, over: Over) -> dict[int, float]:
         """Mean score of ISL minus that of the baseline for each seed that both have."""
         means = {
-            (run.init, run.seed): mean_std([row[self.metric] for row in run.rows[over]]).mean
+            (run.init, run.seed): run.score(self.metric, over).mean
             for run in self.done
             if run.n == n
         }
@@ -195,10 +175,6 @@ class Study:
         means = [self.score(self.baseline, m, over).mean for m in self.n]
         return annotations_needed(self.n, means, self.score(ISL, n, over).mean)
 
-    def other_score(self, other: Run, over: Over) -> Score:
-        """Mean ± std over images of another program's label images."""
-        return mean_std([row[self.metric] for row in other.rows[over]])
-
     def annotations_to_reach(self, score: float, over: Over) -> float | None:
         """Annotated images with which ISL reaches `score`; None if it does not."""
         return annotations_needed(self.n, [self.score(ISL, m, over).mean for m in self.n], score)
@@ -206,5 +182,68 @@ class Study:
     @cached_property
     def pcc(self) -> Mapping[Over, Score]:
         """How well the stain is predicted, over crops and over fields."""
-        rows = self.pretext.rows if self.pretext else {}
-        return {over: mean_std([row["pcc"] for row in rows.get(over, [])]) for over in OVERS}
+        pcc = METRICS[Kind.STAIN]
+        return {
+            over: self.pretext.score(pcc, over) if self.pretext else mean_std([]) for over in OVERS
+        }
+
+
+def find_studies(workdir: Path) -> list[Study]:
+    """Read one sweep, or every sweep in the folder `workdir`.
+
+    Raises FileNotFoundError or ValueError if there is none, its description is damaged, or its
+    runs were scored on different crops.
+    """
+    folders = [workdir] if (workdir / SWEEP).exists() else []
+    folders = folders or sorted(path.parent for path in workdir.glob(f"*/{SWEEP}"))
+    if not folders:
+        raise FileNotFoundError(
+            f"{workdir}: no sweep here (no {SWEEP} in it or in a folder of it); "
+            "name the --workdir of isl-sweep"
+        )
+    # Nuclei before cells, as in the paper.
+    return sorted(
+        (_read_study(f) for f in folders), key=lambda s: (s.study != "nucleus", s.workdir)
+    )
+
+
+def _read_study(workdir: Path) -> Study:
+    try:
+        study = _study_from(read_sweep(workdir), workdir)
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"{workdir / SWEEP}: damaged ({error!r}); run the sweep again to write it"
+        ) from error
+    # The pretext run is compared with nothing.
+    check_same_crops([*study.done, *study.others])
+    return study
+
+
+def _study_from(stored: Mapping[str, Any], workdir: Path) -> Study:
+    runs = tuple(
+        read_run(workdir, init, n, seed)
+        for n in sorted(stored["n"])
+        for seed in stored["seeds"]
+        for init in stored["inits"]
+    )
+    return Study(
+        workdir=workdir,
+        study=stored["study"],
+        n=tuple(sorted(stored["n"])),
+        inits=tuple(stored["inits"]),
+        seeds=tuple(stored["seeds"]),
+        data_root=Path(stored["data_root"]),
+        stand_in=str((stored.get("imagenet_stand_in") or {}).get("reason", "")),
+        runs=runs,
+        pretext=_pretext(workdir, runs) if ISL in stored["inits"] else None,
+        others=read_programs(workdir),
+    )
+
+
+def _pretext(workdir: Path, runs: tuple[Run, ...]) -> Scored:
+    # A sweep may start from a pretext run that lies elsewhere; its ISL runs know where.
+    for run in runs:
+        checkpoint = run.stored("config.json").get("init", {}).get("checkpoint")
+        if run.init == ISL and checkpoint:
+            return read_scored(Path(checkpoint))
+    return read_scored(workdir / "pretrain")

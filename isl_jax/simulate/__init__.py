@@ -6,7 +6,6 @@
 
 from isl_jax.simulate.fields import FieldImages, simulate_field
 from isl_jax.simulate.parameters import (
-    STUDIES,
     Camera,
     Optics,
     Simulation,
@@ -16,7 +15,6 @@ from isl_jax.simulate.parameters import (
 from isl_jax.simulate.writing import field_files, write_study
 
 __all__ = [
-    "STUDIES",
     "Camera",
     "FieldImages",
     "Optics",

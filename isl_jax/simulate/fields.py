@@ -8,6 +8,7 @@ from scipy.ndimage import gaussian_filter
 
 from isl_jax.simulate.cells import Scene, components, draw_scene
 from isl_jax.simulate.optics import (
+    Microscope,
     dic,
     fluorescence,
     partially_coherent,
@@ -69,12 +70,7 @@ def _label_free(parameters: Simulation, profile: Profile, focus_um: float) -> di
     o = parameters.optics
     phase = 2 * np.pi / o.wavelength_um * profile.optical_path_um
     transmission = np.exp(1j * phase - profile.absorption).astype(np.complex64)
-    microscope = {
-        "pixel_size_um": o.pixel_size_um,
-        "objective_na": o.objective_na,
-        "wavelength_um": o.wavelength_um,
-        "medium_index": parameters.specimen.medium_index,
-    }
+    microscope = _microscope(parameters, o.wavelength_um)
     disc = source_points(o.condenser_na, o.num_source_points, o.wavelength_um)
     planes = [plane + focus_um for plane in o.focal_planes_um]
     if parameters.study == "cell":
@@ -83,34 +79,36 @@ def _label_free(parameters: Simulation, profile: Profile, focus_um: float) -> di
             "bias_deg": o.dic_bias_deg,
             "azimuth_deg": o.dic_azimuth_deg,
         }
-        return {"dic": dic(transmission, planes, sources=disc, **prism, **microscope)}
+        return {"dic": dic(transmission, planes, microscope, sources=disc, **prism)}
     return {
         "phase_contrast": phase_contrast(
             transmission,
             [focus_um],
+            microscope,
             ring_na=o.phase_ring_na,
             ring_width_na=o.phase_ring_width_na,
             ring_transmission=o.phase_ring_transmission,
             num_points=o.num_source_points + 3,
-            **microscope,
         ),
-        "bright_field": partially_coherent(transmission, planes, sources=disc, **microscope),
+        "bright_field": partially_coherent(transmission, planes, microscope, sources=disc),
     }
+
+
+def _microscope(parameters: Simulation, wavelength_um: float) -> Microscope:
+    o = parameters.optics
+    return Microscope(
+        o.pixel_size_um, o.objective_na, wavelength_um, parameters.specimen.medium_index
+    )
 
 
 def _stains(parameters: Simulation, profile: Profile, focus_um: float) -> dict:
     o = parameters.optics
     planes = [plane + focus_um for plane in o.stain_planes_um]
-    microscope = {
-        "pixel_size_um": o.pixel_size_um,
-        "objective_na": o.objective_na,
-        "medium_index": parameters.specimen.medium_index,
-    }
     stains = {"dapi": (profile.dapi, o.dapi_wavelength_um)}
     if parameters.study == "cell":
         stains["membrane"] = (profile.membrane, o.membrane_wavelength_um)
     return {
-        name: fluorescence(slices, planes, wavelength_um=wavelength, **microscope)
+        name: fluorescence(slices, planes, _microscope(parameters, wavelength))
         for name, (slices, wavelength) in stains.items()
     }
 

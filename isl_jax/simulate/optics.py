@@ -8,8 +8,19 @@ All images are scaled so that the empty field (t = 1) is 1 everywhere.
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
+
+
+@dataclass(frozen=True)
+class Microscope:
+    """What every contrast needs to know: the grid, the objective, the light and the medium."""
+
+    pixel_size_um: float
+    objective_na: float
+    wavelength_um: float
+    medium_index: float
 
 
 def frequencies(shape: tuple[int, int], pixel_size_um: float) -> tuple[np.ndarray, np.ndarray]:
@@ -51,13 +62,12 @@ def propagation_phase(fy, fx, wavelength_um: float, medium_index: float) -> np.n
 def phase_contrast(
     transmission,
     planes_um: Iterable[float],
+    microscope: Microscope,
     *,
     ring_na: float,
     ring_width_na: float,
     ring_transmission: float,
     num_points: int,
-    wavelength_um: float,
-    **microscope,
 ) -> np.ndarray:
     """Zernike's positive phase contrast [P, H, W]: thicker is darker, with halos.
 
@@ -67,26 +77,25 @@ def phase_contrast(
     """
 
     def ring(fy, fx):
-        offset = np.abs(np.hypot(fy, fx) * wavelength_um - ring_na)
+        offset = np.abs(np.hypot(fy, fx) * microscope.wavelength_um - ring_na)
         plate = np.sqrt(ring_transmission) * np.exp(-0.5j * np.pi)
         return np.where(offset <= ring_width_na / 2, plate, 1).astype(np.complex64)
 
-    sources = ring_points(ring_na, num_points, wavelength_um)
+    sources = ring_points(ring_na, num_points, microscope.wavelength_um)
     return partially_coherent(
-        transmission, planes_um, sources=sources, wavelength_um=wavelength_um,
-        pupil_filter=ring, **microscope,
-    )  # fmt: skip
+        transmission, planes_um, microscope, sources=sources, pupil_filter=ring
+    )
 
 
 def dic(
     transmission,
     planes_um: Iterable[float],
+    microscope: Microscope,
     *,
+    sources: np.ndarray,
     shear_um: float,
     bias_deg: float,
     azimuth_deg: float,
-    pixel_size_um: float,
-    **microscope,
 ) -> np.ndarray:
     """Differential interference contrast (Nomarski) [P, H, W].
 
@@ -94,28 +103,25 @@ def dic(
     phase `bias_deg` between them. A gradient g of the phase along the shear gives
     sin²((g·shear + bias)/2) / sin²(bias/2).
     """
-    fy, fx = frequencies(transmission.shape, pixel_size_um)
+    fy, fx = frequencies(transmission.shape, microscope.pixel_size_um)
     angle = np.deg2rad(azimuth_deg)
     along = fx * np.cos(angle) + fy * np.sin(angle)
     # The prism in the condenser compensates the shear of the illumination, so every source point
     # has the same bias: the filter belongs to the object's frequency, not to the pupil's.
     shear = np.sin(np.pi * shear_um * along + np.deg2rad(bias_deg) / 2)
     shear /= np.sin(np.deg2rad(bias_deg) / 2)
+    shear = shear.astype(np.float32)
     return partially_coherent(
-        transmission, planes_um, pixel_size_um=pixel_size_um,
-        object_filter=shear.astype(np.float32), **microscope,
-    )  # fmt: skip
+        transmission, planes_um, microscope, sources=sources, object_filter=shear
+    )
 
 
 def partially_coherent(
     transmission,
     planes_um: Iterable[float],
+    microscope: Microscope,
     *,
     sources: np.ndarray,
-    pixel_size_um: float,
-    objective_na: float,
-    wavelength_um: float,
-    medium_index: float,
     object_filter=None,
     pupil_filter=None,
 ) -> np.ndarray:
@@ -130,17 +136,17 @@ def partially_coherent(
     spectrum = np.fft.fft2(transmission)
     if object_filter is not None:
         spectrum *= object_filter
-    fy, fx = frequencies(transmission.shape, pixel_size_um)
+    fy, fx = frequencies(transmission.shape, microscope.pixel_size_um)
     images = np.zeros((len(planes), *transmission.shape), spectrum.real.dtype)
     empty = 0.0
     for sy, sx in np.asarray(sources, np.float32):
         at = (fy + sy, fx + sx)
-        collected = pupil(*at, objective_na, wavelength_um)
+        collected = pupil(*at, microscope.objective_na, microscope.wavelength_um)
         if pupil_filter is not None:
             collected = collected * pupil_filter(*at)
         empty += float(np.abs(collected[0, 0]) ** 2)
         collected = spectrum * collected
-        phase = propagation_phase(*at, wavelength_um, medium_index)
+        phase = propagation_phase(*at, microscope.wavelength_um, microscope.medium_index)
         for image, plane in zip(images, planes, strict=True):
             wave = collected * _phasor(phase * np.float32(plane)) if plane else collected
             field = np.fft.ifft2(wave)
@@ -151,11 +157,7 @@ def partially_coherent(
 def fluorescence(
     slices: Iterable[tuple[float, np.ndarray]],
     planes_um: Iterable[float],
-    *,
-    pixel_size_um: float,
-    objective_na: float,
-    wavelength_um: float,
-    medium_index: float,
+    microscope: Microscope,
 ) -> np.ndarray:
     """Wide-field focal series [P, H, W] of emitting slices (height in µm, non-negative [H, W]).
 
@@ -165,9 +167,9 @@ def fluorescence(
     slices = list(slices)
     shape = slices[0][1].shape
     spectra = [(height, np.fft.rfft2(emission)) for height, emission in slices]
-    fy, fx = frequencies(shape, pixel_size_um)
-    aperture = pupil(fy, fx, objective_na, wavelength_um)
-    phase = propagation_phase(fy, fx, wavelength_um, medium_index)
+    fy, fx = frequencies(shape, microscope.pixel_size_um)
+    aperture = pupil(fy, fx, microscope.objective_na, microscope.wavelength_um)
+    phase = propagation_phase(fy, fx, microscope.wavelength_um, microscope.medium_index)
     images = []
     for plane in planes_um:
         total = 0

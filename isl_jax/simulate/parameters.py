@@ -4,7 +4,7 @@ import dataclasses
 import math
 from dataclasses import dataclass, field
 
-STUDIES = ("nucleus", "cell")
+from isl_jax.task import STUDIES
 
 
 @dataclass(frozen=True)

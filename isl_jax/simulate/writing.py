@@ -1,9 +1,8 @@
 """Files of a simulated study, named as the reference data sets; written whole, and resumable."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from multiprocessing import get_context
@@ -13,6 +12,7 @@ import numpy as np
 from imagecodecs import png_encode
 from tifffile import imwrite
 
+from isl_jax.files import read_json, write_bytes, write_json, written_whole
 from isl_jax.simulate.fields import simulate_field
 from isl_jax.simulate.parameters import Simulation
 
@@ -81,8 +81,7 @@ def write_field(out: Path, parameters: Simulation, index: int) -> None:
     names = field_files(parameters.study, index)
     for channel, stack in images.channels.items():
         _write_tiff(out / names[channel], stack, parameters)
-    with _whole(out / names["labels"]) as part:
-        part.write_bytes(png_encode(labels.astype(np.uint16)))
+    write_bytes(out / names["labels"], bytes(png_encode(labels.astype(np.uint16))))
 
 
 def _claim(out: Path, parameters: Simulation) -> None:
@@ -90,11 +89,7 @@ def _claim(out: Path, parameters: Simulation) -> None:
     record = {"version": VERSION, **json.loads(json.dumps(asdict(parameters)))}
     path = out / PARAMETERS_FILE
     if path.is_file():
-        try:
-            found = json.loads(path.read_text())
-        except ValueError:
-            raise ValueError(f"{path}: is not valid JSON; choose another --out") from None
-        difference = _difference(found, record)
+        difference = _difference(read_json(path, remedy="choose another --out"), record)
         if difference:
             raise ValueError(
                 f"{path}: the fields there were simulated with {difference}; choose another "
@@ -102,11 +97,11 @@ def _claim(out: Path, parameters: Simulation) -> None:
             )
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out}: is not an empty folder, nor one of simulated fields; choose "
-                         "another --out")  # fmt: skip
+        raise ValueError(
+            f"{out}: is not an empty folder, nor one of simulated fields; choose another --out"
+        )
     out.mkdir(parents=True, exist_ok=True)
-    with _whole(path) as part:
-        part.write_text(json.dumps(record, indent=1) + "\n")
+    write_json(path, record)
 
 
 def _difference(found, expected, name: str = "") -> str:
@@ -123,23 +118,11 @@ def _difference(found, expected, name: str = "") -> str:
 def _write_tiff(path: Path, stack: np.ndarray, parameters: Simulation) -> None:
     per_um = 1 / parameters.optics.pixel_size_um
     stacked = len(stack) > 1
-    with _whole(path) as part:
+    with written_whole(path) as draft:
         imwrite(
-            part,
+            draft,
             stack if stacked else stack[0],
             imagej=True,
             resolution=(per_um, per_um),
             metadata={"axes": "ZYX" if stacked else "YX", "unit": "um"},
         )
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """Hidden name in the same folder, renamed to `path` once written, removed on failure."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        yield part
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise

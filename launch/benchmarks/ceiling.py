@@ -14,7 +14,8 @@ from isl_jax.data.targets import distance_map
 from isl_jax.instances.calibration import calibrate_h
 from isl_jax.instances.matching import Match, match
 from isl_jax.instances.overlap import overlap
-from isl_jax.instances.watershed import PRESETS, label_batch
+from isl_jax.instances.watershed import DEFAULT_H, label_batch
+from isl_jax.task import DISTANCE_SCALES, DistanceScale
 
 # Hand-drawn instance masks: set → file names.
 _MASKS = {
@@ -23,10 +24,18 @@ _MASKS = {
     "T98G (phase)": "phase_t98g/*_cell_masks.tif",
     "DSB nuclei (fluorescence)": "fluorescence_nuclei/*_nucleus_masks.tif",
 }
+# Name → scale of the distance map, and the marker contrast h that goes with it.
+RULES: dict[str, tuple[DistanceScale, float]] = {
+    "paper": ("pixels", 10.0),  # section 2.3
+    # Its code takes the h-maxima (20) of a reconstruction (10).
+    "reference": ("normalised", 30.0),
+    # Holds for any cell size; a network's own maps need h calibrated on them.
+    "default": ("normalised", DEFAULT_H),
+}
 
 
 def main(*, peer: bool) -> dict:
-    """Print the ceiling of every preset and of the calibrated h on every set.
+    """Print the ceiling of every rule and of the calibrated h on every set.
 
     mAP is the mean over images. split: cells that hold two or more predicted objects; lost: cells
     that hold none (a predicted object is held by the cell it overlaps most). Raises
@@ -56,10 +65,10 @@ def main(*, peer: bool) -> dict:
 
 def _ceiling(truths: Sequence[np.ndarray]) -> list[dict]:
     masks = [truth > 0 for truth in truths]
-    maps = {s: [distance_map(truth, s) for truth in truths] for s in ("pixels", "normalised")}
-    rules = [(name, preset.scale, preset.h) for name, preset in PRESETS.items()]
-    for scale in ("normalised", "pixels"):
-        default = PRESETS["default" if scale == "normalised" else "paper"].h
+    maps = {s: [distance_map(truth, s) for truth in truths] for s in DISTANCE_SCALES}
+    rules = [(name, *rule) for name, rule in RULES.items()]
+    for start in ("default", "paper"):
+        scale, default = RULES[start]
         h = calibrate_h(maps[scale], masks, truths, default=default)
         rules.append(("auto", scale, h))
     rows = []

@@ -93,7 +93,8 @@ def _batch(batch: int, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _variables() -> tuple[Any, Any]:
-    from isl_jax.models.heads import build_network, init_variables
+    from isl_jax.models.heads import build_network
+    from isl_jax.models.variables import init_variables
 
     network = build_network(out_channels=1)
     return network, init_variables(network, in_channels=3, seed=0)
@@ -103,22 +104,23 @@ def _our_steps(batch: int, size: int) -> dict[str, Step]:
     """The project's own compiled step, and its forward pass."""
     import jax
 
+    from isl_jax.task import Kind, Task
     from isl_jax.training.devices import data_mesh, shard_batch
-    from isl_jax.training.objectives import Objective
-    from isl_jax.training.optimizer import OptimizerSettings, make_optimizer
-    from isl_jax.training.state import create_state
-    from isl_jax.training.step import make_train_step
+    from isl_jax.training.losses import loss_parameters
+    from isl_jax.training.optimizer import make_optimizer
+    from isl_jax.training.settings import TrainSettings
+    from isl_jax.training.step import create_state, make_train_step
 
     network, variables = _variables()
-    settings = OptimizerSettings(num_steps=100, learning_rate=1e-3)
+    settings = TrainSettings(batch, learning_rate=1e-3, num_steps=100)
     mesh = data_mesh(jax.devices()[:1])
     images, target = _batch(batch, size)
     data = {"image": images, "target": target, "weight": np.ones_like(target)}
     data = shard_batch(data, mesh)
-    objective = Objective("stain")
-    train_step = make_train_step(network, objective.target, settings)
+    train_step = make_train_step(network, Kind.STAIN, settings)
     apply = jax.jit(lambda variables, x: network.apply(variables, x, train=False))
-    state = create_state(variables, make_optimizer(settings), mesh, objective.loss_parameters())
+    parameters = loss_parameters(Task(Kind.STAIN))
+    state = create_state(variables, make_optimizer(settings), mesh, parameters)
     evaluated = jax.device_put(variables)
 
     def train() -> None:

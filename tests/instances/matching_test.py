@@ -10,7 +10,6 @@ from scipy.optimize import linear_sum_assignment
 from isl_jax.instances.matching import (
     THRESHOLDS,
     average_precision,
-    image_averages,
     match,
     pool,
 )
@@ -176,14 +175,12 @@ def test_exact_halves_match_once():
     assert (found.tp, found.fp, found.fn) == (1, 1, 0)
 
 
-def test_pooling_weighs_objects_and_averaging_weighs_images():
+def test_pooling_weighs_objects():
     many = np.kron(np.diag(np.arange(1, 9)), np.ones((3, 3), int))
     one = np.where(many == 1, 1, 0)
     scores = [match(many, many), match(one, np.zeros_like(one))]
     assert pool(scores).ap[0] == pytest.approx(8 / 9)
     assert pool(scores).aji == pytest.approx(72 / 81)
-    averages = image_averages(scores)
-    assert averages["ap"][0] == averages["mean_ap"] == 0.5
     with pytest.raises(ValueError, match="same thresholds"):
         pool([match(one, one), match(one, one, 0.5)])
 

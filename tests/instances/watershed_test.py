@@ -12,8 +12,6 @@ from skimage.morphology import local_maxima, reconstruction
 from skimage.segmentation import relabel_sequential, watershed
 
 from isl_jax.instances.watershed import (
-    DEFAULT_H,
-    PRESETS,
     InstancePool,
     label_batch,
     label_instances,
@@ -119,19 +117,13 @@ def test_equal_peaks_with_a_shallow_saddle_are_one_cell():
 
 @settings(max_examples=50, deadline=None)
 @given(hnp.arrays(np.float32, (9, 9), elements=st.integers(0, 120)))
-def test_reference_preset_selects_the_markers_of_its_double_threshold(distance):
-    preset = PRESETS["reference"]
+def test_h_of_30_selects_the_markers_of_the_double_threshold_of_the_papers_code(distance):
     once = reconstruction(distance - 10, distance)
     twice = local_maxima(reconstruction(once - 20, once), connectivity=2)
     labels = watershed(-distance, label(twice, connectivity=2), mask=distance > 0)
     np.testing.assert_array_equal(
-        label_instances(distance, distance > 0, h=preset.h), relabel_sequential(labels)[0]
+        label_instances(distance, distance > 0, h=30), relabel_sequential(labels)[0]
     )
-
-
-def test_presets():
-    assert (PRESETS["paper"].scale, PRESETS["paper"].h) == ("pixels", 10)
-    assert (PRESETS["default"].scale, PRESETS["default"].h) == ("normalised", DEFAULT_H)
 
 
 def two_cells():

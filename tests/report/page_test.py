@@ -1,160 +1,185 @@
-"""The page in a browser: its controls work, it loads nothing from elsewhere and logs no error.
+"""The page: everything on it, nothing from elsewhere, holes and losses told honestly."""
 
-A script at the end of a copy of the page uses the controls as a visitor would and writes down what
-it sees.
-"""
-
-import html
+import csv
 import json
 import re
-import shutil
-import subprocess
+from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from isl_jax.report import narrative
 from isl_jax.report import page as report
-from isl_jax.report.reading import find_studies
-from isl_jax.study import evaluate
-from isl_jax.study.scoring import EvaluationCrops
-from tests.study.evaluate_test import write_masks
-
-_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-
-_WATCH = """<script>
-window.seen = { errors: [] };
-addEventListener("error", (event) => seen.errors.push(event.message));
-addEventListener("securitypolicyviolation", (event) => seen.errors.push(event.blockedURI));
-</script>"""
-
-_VISIT = """<script>
-const pick = (control, value) => {
-  control.value = value;
-  control.dispatchEvent(new Event("change", { bubbles: true }));
-};
-addEventListener("load", () => {
-  const compare = document.querySelector(".compare");
-  const choice = (name) => compare.querySelector(`[data-choice="${name}"]`);
-  const [left, right] = ["left", "right"].map((side) => compare.querySelector(`img.${side}`));
-  const slider = compare.querySelector("input");
-  seen.visible = !compare.hidden && left.naturalWidth > 0 && right.naturalWidth > 0;
-  seen.first = [left.alt, right.alt];
-  seen.captions = [...choice("left").options].map((option) => option.value);
-  seen.shown = seen.captions.map((caption) => {
-    pick(choice("left"), caption);
-    return left.alt;
-  });
-  pick(choice("field"), choice("field").options[1].value);
-  seen.other_field = [left.alt, right.alt];
-  slider.value = 20;
-  slider.dispatchEvent(new Event("input"));
-  seen.line = getComputedStyle(compare.querySelector("img.right")).clipPath;
-
-  const table = document.querySelector(".sortable");
-  const column = (k) =>
-    [...table.tBodies[0].rows].filter((row) => !row.hidden).map((row) => row.cells[k].textContent);
-  const heads = [...table.tHead.rows[0].cells];
-  const isl = heads.findIndex((head) => head.getAttribute("aria-sort") === "ascending");
-  seen.heads = heads.map((head) => head.textContent);
-  seen.worst_first = column(isl);
-  heads[isl].querySelector("button").click();
-  seen.best_first = column(isl);
-  heads[0].querySelector("button").click();
-  seen.fields = column(0);
-  pick(document.querySelector('[data-filter="over"]'), "crops");
-  seen.crops = column(1);
-  pick(document.querySelector('[data-filter="n"]'), "4");
-  seen.n = column(2);
-  document.querySelector("details summary").click();
-  seen.details = document.querySelector("details").open;
-  seen.broken = [...document.images].filter((image) => image.src && !image.naturalWidth).length;
-  seen.loaded = performance.getEntriesByType("resource").map((entry) => entry.name);
-  const note = document.createElement("pre");
-  note.id = "seen";
-  note.textContent = JSON.stringify(seen);
-  document.body.append(note);
-});
-</script>"""
+from isl_jax.report.results import find_studies
 
 
-@pytest.fixture(scope="module")
-def browser() -> str:
-    found = next(filter(None, map(shutil.which, _BROWSERS)), None)
-    if found is None:
-        pytest.skip(f"no browser to show the page in: install one of {', '.join(_BROWSERS)}")
-    return found
+class _Page(HTMLParser):
+    """What a browser would load, the text it would show, and the structure of both."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.images: list[dict] = []
+        self.sources: list[str] = []
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.words: list[str] = []
+        self._skipped = False
+        self.feed(path.read_text(encoding="utf-8"))
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        self._skipped = tag in ("script", "style")
+        if tag == "img":
+            self.images.append(values)
+        if "id" in values:
+            self.ids.append(values["id"])
+        if tag == "a":
+            self.links.append(values["href"])
+        else:
+            self.sources += [values[name] for name in ("src", "href") if values.get(name)]
+
+    def handle_data(self, data):
+        if not self._skipped:
+            self.words.append(data)
 
 
 @pytest.fixture
-def page(tmp_path, make_dataset, make_sweep) -> Path:
+def sweep(tmp_path, make_dataset, make_sweep):
+    dataset = make_dataset(tmp_path / "data", "cell")
+    return make_sweep(tmp_path / "sweep", dataset, n=(1, 4))
+
+
+def test_page_needs_nothing_from_elsewhere(sweep):
+    path, _ = report.write_report(sweep)
+    page = _Page(path)
+    assert path == sweep / "report" / "index.html"
+    assert page.sources and all(source.startswith("data:") for source in page.sources)
+    assert not re.search(r"url\(|@import|fetch\(|XMLHttpRequest", path.read_text())
+    assert path.stat().st_size < 8e6
+    # Every picture that is there from the start is described; every file named exists.
+    assert all(image["alt"] for image in page.images if "src" in image)
+    assert len(page.ids) == len(set(page.ids))
+    for link in page.links:
+        target = path.parent / link
+        assert link.startswith("https://") or link.lstrip("#") in page.ids or target.is_file()
+
+
+def test_page_and_summaries_agree(sweep):
+    path, text = report.write_report(sweep)
+    page = _Page(path)
+    study = find_studies(sweep)[0]
+    for over in ("crops", "fields"):
+        for init in ("random", "isl"):
+            for n in (1, 4):
+                stored = [
+                    json.loads((run.workdir / "evaluation/summary.json").read_text())[over]
+                    for run in study.of(init, n)
+                ]
+                # Equal numbers of images a seed: the pooled mean is the mean of the means, the
+                # pooled variance that of all scores about it.
+                mean = np.mean([s["mean"] for s in stored])
+                std = np.sqrt(np.mean([s["std"] ** 2 + (s["mean"] - mean) ** 2 for s in stored]))
+                assert f"{mean:.2f} ± {std:.2f}" in page.text
+                assert f"{mean:.2f} ± {std:.2f}" in text
+    assert "94.1 %" in page.text and "0.33 ± 0.09" in page.text  # the paper's, beside ours
+
+
+def test_headline_names_the_gain(sweep):
+    study = find_studies(sweep)[0]
+    random, isl = (study.score(init, 1, "crops") for init in ("random", "isl"))
+    gain = 100 * (isl.mean - random.mean) / random.mean
+    assert narrative.headline(study) == (
+        f"With one annotated image, ISL pretraining reaches mAP {isl} where random initialisation "
+        f"reaches {random} (+{gain:.1f} %)."
+    )
+    page = _Page(report.write_report(sweep)[0])
+    assert narrative.headline(study) in page.text
+    assert "starts from random weights" in page.text
+
+
+def test_headline_is_honest_when_isl_loses(tmp_path, make_dataset, make_sweep):
     dataset = make_dataset(tmp_path / "data", "nucleus")
-    sweep = make_sweep(tmp_path / "sweep", dataset, n=(1, 4))
-    write_masks(tmp_path / "masks", dataset, suffix="_cp_masks.tif")
-    crops = EvaluationCrops(48, 3)
-    evaluate.evaluate_labels(tmp_path / "masks", sweep / "others" / "Cellpose", dataset, crops)
-    return report.write_report(sweep)[0]
+    noise = {"random": 0.2, "isl": 1.2}
+    sweep = make_sweep(tmp_path / "sweep", dataset, seeds=(0,), noise=noise)
+    sentence = narrative.headline(find_studies(sweep)[0])
+    assert "did not help" in sentence and "(−" in sentence
 
 
-def visit(browser: str, page: Path) -> dict:
-    """What the visiting script saw on the page."""
-    copy = page.with_name("visited.html")
-    text = page.read_text().replace("<head>", f"<head>{_WATCH}")
-    copy.write_text(text.replace("</body>", f"{_VISIT}</body>"))
-    ended = subprocess.run(
-        [
-            browser, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
-            "--window-size=1280,1000", "--virtual-time-budget=5000", "--dump-dom", copy.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )  # fmt: skip
-    noted = re.search(r'<pre id="seen">(.*?)</pre>', ended.stdout, re.DOTALL)
-    assert noted, ended.stderr[-2000:]
-    seen = json.loads(html.unescape(noted[1]))
-    seen["console"] = [line for line in ended.stderr.splitlines() if "CONSOLE" in line]
-    return seen
+def test_failed_and_missing_runs_are_holes(tmp_path, make_dataset, make_sweep):
+    dataset = make_dataset(tmp_path / "data", "cell")
+    holes = {"isl_n1_seed1": "out of luck", "random_n4_seed0": "missing"}
+    holes |= {"random_n4_seed1": "unfinished"}
+    sweep = make_sweep(tmp_path / "sweep", dataset, n=(1, 4), holes=holes)
+    path, text = report.write_report(sweep)
+    page = _Page(path)
+    assert "3 of 9 runs have no scores" in page.text
+    assert "ValueError: out of luck" in page.text and "not started" in page.text
+    assert "(1 of 2 runs)" in page.text and "(no run)" in page.text
+    assert "isl_n1_seed1 (failed" in text
 
 
-def test_the_page_in_a_browser(browser, page):
-    seen = visit(browser, page)
-    assert seen["errors"] == [] and seen["console"] == []
-    assert seen["loaded"] == [] or all(name.startswith("data:") for name in seen["loaded"])
-    assert seen["broken"] == 0
-
-    # The slider: any two pictures of any field, parted where it stands.
-    assert seen["visible"] and seen["line"] == "inset(0px 0px 0px 20%)"
-    names = [caption.split(": ", 1)[-1] for caption in seen["first"]]
-    assert names == ["random initialisation", "ISL pretraining"]
-    assert [caption.split(":")[0] for caption in seen["captions"]] == [
-        "input", "stain", "predicted stain", "truth",
-        "random initialisation", "ISL pretraining", "Cellpose",
-    ]  # fmt: skip
-    field = seen["first"][0].split(": ", 1)[0]
-    assert seen["shown"] == [f"{field}: {caption}" for caption in seen["captions"]]
-    assert all(not alt.startswith(field) for alt in seen["other_field"])
-
-    # The table: worst first, each heading sorts and turns round, filters hide the rest.
-    assert "IoU, Cellpose" in seen["heads"]
-    scores = [float(text) for text in seen["worst_first"]]
-    assert scores == sorted(scores) and len(scores) == 4
-    assert seen["best_first"] == seen["worst_first"][::-1]
-    assert seen["fields"] == sorted(seen["fields"])
-    assert len(seen["crops"]) == 12 and all("," in text for text in seen["crops"])
-    assert set(seen["n"]) == {"4"} and len(seen["n"]) == 12
-    assert seen["details"]
+def test_nothing_scored_yet_still_gives_a_page(tmp_path, make_dataset, make_sweep):
+    dataset = make_dataset(tmp_path / "data", "nucleus")
+    holes = {"isl_n1_seed0": "missing", "random_n1_seed0": "broken"}
+    sweep = make_sweep(tmp_path / "sweep", dataset, seeds=(0,), holes=holes)
+    page = _Page(report.write_report(sweep)[0])
+    assert "No run with one annotated image has been scored yet." in page.text
 
 
-def test_other_programs_stand_beside_the_arms(page, tmp_path):
-    study = find_studies(tmp_path / "sweep")[0]
-    (other,) = study.others
-    score = study.other_score(other, "crops")
-    assert score.count == 12
-    text = page.read_text()
-    assert f"Cellpose reaches IoU {score} on the same crops" in text
-    assert re.search(rf"Cellpose, IoU</th>\s*<td[^>]*>{re.escape(str(score))}</td>", text)
-    with (page.parent / "tables" / "nucleus_summary.csv").open() as file:
-        rows = [line for line in file if line.startswith("crops,,Cellpose,")]
-    assert float(rows[0].split(",")[3]) == pytest.approx(score.mean)
-    # They are no arm: the comparison is as without them.
-    assert study.inits == ("random", "isl") and len(study.comparisons["crops"]) == 2
+def test_data_that_are_gone_cost_the_pictures_only(sweep):
+    stored = json.loads((sweep / "sweep.json").read_text()) | {"data_root": "/gone"}
+    (sweep / "sweep.json").write_text(json.dumps(stored))
+    page = _Page(report.write_report(sweep)[0])
+    assert "No pictures" in page.text and "ISL pretraining reaches" in page.text
+
+
+def test_several_sweeps_on_one_page(tmp_path, make_dataset, make_sweep):
+    reason = {"init": "random", "reason": "HTTP 403 at <host>"}
+    for study in ("cell", "nucleus"):
+        dataset = make_dataset(tmp_path / f"data_{study}", study)
+        make_sweep(tmp_path / "runs" / study, dataset, seeds=(0,), stand_in=reason)
+    page = _Page(report.write_report(tmp_path / "runs")[0])
+    assert page.text.index("Nucleus study") < page.text.index("Cell study")
+    assert {"nucleus", "cell"} <= set(page.ids)
+    assert "HTTP 403 at <host>" in page.text  # and escaped in the source
+
+
+def test_tables_beside_the_page_hold_every_score(sweep):
+    report.write_report(sweep)
+    with (sweep / "report/tables/cell_fields.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    study = find_studies(sweep)[0]
+    assert len(rows) == 2 * 2 * 2 * 4  # inits, N, seeds, test fields
+    isl = [float(r["map"]) for r in rows if (r["init"], r["n"]) == ("isl", "1")]
+    assert np.mean(isl) == pytest.approx(study.score("isl", 1, "fields").mean)
+    for name in ("boxes", "curves", "panels"):
+        for suffix in ("png", "svg"):
+            assert (sweep / f"report/figures/cell_{name}.{suffix}").stat().st_size > 1000
+
+
+def test_training_curves_are_shown_where_they_were_recorded(sweep):
+    lines = [json.dumps({"step": k, "split": "train", "loss": 1 / k}) for k in (1, 2, 3)]
+    lines += [json.dumps({"step": 3, "split": "validation", "loss": 9.0}), '{"step": 4, "spl']
+    for run in find_studies(sweep)[0].runs[:3]:
+        (run.workdir / "metrics.jsonl").write_text("\n".join(lines))
+        assert run.losses() == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
+    page = _Page(report.write_report(sweep)[0])
+    assert "Training loss of 3 runs by step" in [image.get("alt") for image in page.images]
+
+
+def test_writing_again_replaces_the_report(sweep):
+    path, _ = report.write_report(sweep)
+    (path.parent / "old.txt").write_text("left over")
+    assert report.write_report(sweep)[0].exists()
+    assert not (path.parent / "old.txt").exists()
+    assert not [path for path in sweep.iterdir() if "partial" in path.name]
+
+
+def test_folder_without_a_sweep(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no sweep here"):
+        report.write_report(tmp_path)
+    (tmp_path / "sweep.json").write_text("{}")
+    with pytest.raises(ValueError, match="damaged"):
+        report.write_report(tmp_path)

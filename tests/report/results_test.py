@@ -8,20 +8,22 @@ import pytest
 from scipy import stats
 
 from isl_jax.report import narrative
-from isl_jax.report.reading import find_studies
+from isl_jax.report.results import find_studies
+from isl_jax.report.runs import Run
 from isl_jax.report.statistics import Interval
 
 
-def write_run(sweep, name, scores, *, crops=None):
+def write_run(sweep, name, scores, *, crops=None, summary=None):
     """A run whose fields f0, f1, … have these scores."""
-    folder = sweep / "runs" / name / "evaluation"
+    folder = sweep / name if "/" in name else sweep / "runs" / name
+    folder /= "evaluation"
     folder.mkdir(parents=True)
     rows = [f"f{i},{value}" for i, value in enumerate(scores)]
     (folder / "fields.csv").write_text("\n".join(["field,iou", *rows]) + "\n")
     crops = crops or [(f"f{i}", value) for i, value in enumerate(scores)]
     rows = [f"{field},{k},0,64,{value}" for k, (field, value) in enumerate(crops)]
     (folder / "crops.csv").write_text("\n".join(["field,top,left,size,iou", *rows]) + "\n")
-    (folder / "summary.json").write_text("{}")
+    (folder / "summary.json").write_text(json.dumps(summary or {}))
 
 
 @pytest.fixture
@@ -189,3 +191,33 @@ def test_certainty_counts_the_seeds_that_agree(make):
     study = make(runs | {"isl_n1_seed1": [0.3, 0.2]}, seeds=(0, 1, 2))
     assert study.seed_differences(1, "crops") == pytest.approx(gains)
     assert "ahead in 2 of 3 seeds" in narrative.certainty(study)
+
+
+CROPS = {"size": 64, "per_image": 2, "margin": [0, 0, 0, 0], "seed": 0}
+
+
+@pytest.mark.parametrize("odd", ["runs/isl_n1_seed1", "others/Cellpose"])
+def test_scores_of_different_crops_are_not_mixed(make, tmp_path, odd):
+    make({"random_n1_seed0": [0.2]}, seeds=(0, 1))  # without its crops, as earlier versions wrote
+    sweep = tmp_path / "sweep"
+    write_run(sweep, "random_n1_seed1", [0.3], summary={"test_crops": CROPS})
+    write_run(sweep, "isl_n1_seed0", [0.4], summary={"test_crops": CROPS})
+    # The pretext run is compared with nothing: its crops may be others.
+    write_run(sweep, "./pretrain", [0.9], summary={"test_crops": CROPS | {"seed": 3}})
+    assert find_studies(sweep)[0].of("isl", 1)
+    write_run(sweep, odd, [0.5], summary={"test_crops": CROPS | {"seed": 7}})
+    with pytest.raises(ValueError, match="different crops") as caught:
+        find_studies(sweep)
+    same, other = str(caught.value).split("; ")[:2]
+    assert "isl_n1_seed0, random_n1_seed1 on" in same and "seed 0" in same
+    assert other.startswith(odd.split("/")[1]) and "seed 7" in other
+    assert "random_n1_seed0" not in str(caught.value)
+
+
+def test_what_is_no_run_of_the_grid_has_a_class_of_its_own(make, tmp_path):
+    make({"random_n1_seed0": [0.2], "isl_n1_seed0": [0.3]})
+    write_run(tmp_path / "sweep", "others/isl", [0.9])  # a program may have any name
+    study = find_studies(tmp_path / "sweep")[0]
+    assert [program.name for program in study.others] == ["isl"]
+    assert study.score("isl", 1, "crops").mean == 0.3
+    assert not isinstance(study.pretext, Run) and not isinstance(study.others[0], Run)

@@ -15,15 +15,10 @@ from isl_jax.simulate import writing as files
 from isl_jax.simulate.cells import draw_scene, largest_components
 
 PIXEL_UM, WAVELENGTH_UM, INDEX = 0.325, 0.55, 1.337
-MICROSCOPE = {
-    "pixel_size_um": PIXEL_UM,
-    "objective_na": 0.6,
-    "wavelength_um": WAVELENGTH_UM,
-    "medium_index": INDEX,
-}
+MICROSCOPE = optics.Microscope(PIXEL_UM, 0.6, WAVELENGTH_UM, INDEX)
 ON_AXIS = np.zeros((1, 2))
 # Every frequency of a grid of 0.5 µm pixels passes.
-FULL_PUPIL = {**MICROSCOPE, "pixel_size_um": 0.5, "objective_na": 1.3}
+FULL_PUPIL = optics.Microscope(0.5, 1.3, WAVELENGTH_UM, INDEX)
 SMALL = {"size": 96, "cell_diameter_um": 10.0}
 
 
@@ -51,7 +46,7 @@ def neighbours(labels: np.ndarray) -> np.ndarray:
 def test_propagation_through_a_full_pupil_keeps_the_energy():
     rng = np.random.default_rng(0)
     wave = rng.normal(size=(64, 48)) + 1j * rng.normal(size=(64, 48))
-    images = optics.partially_coherent(wave, [-5, 0, 0.3, 20], sources=ON_AXIS, **FULL_PUPIL)
+    images = optics.partially_coherent(wave, [-5, 0, 0.3, 20], FULL_PUPIL, sources=ON_AXIS)
     np.testing.assert_allclose(images.mean((1, 2)), np.mean(np.abs(wave) ** 2), rtol=1e-5)
     np.testing.assert_allclose(images[1], np.abs(wave) ** 2, rtol=1e-5, atol=1e-5)
 
@@ -61,7 +56,7 @@ def test_pure_phase_vanishes_in_focus_and_turns_over_with_defocus():
     phase = 0.2 * ndimage.gaussian_filter(rng.normal(size=(96, 96)), 4, mode="wrap") * 10
     z = 0.5
     below, focus, above = optics.partially_coherent(
-        np.exp(1j * phase), [-z, 0, z], sources=ON_AXIS, **FULL_PUPIL
+        np.exp(1j * phase), [-z, 0, z], FULL_PUPIL, sources=ON_AXIS
     )
     assert np.ptp(focus) < 1e-5
     # Transport of intensity: dI/dz = −∇²φ / k.
@@ -80,7 +75,7 @@ def test_defocused_weak_grating_has_the_contrast_of_its_angular_spectrum():
     epsilon, cycles, z = 1e-3, 12, 3.0
     frequency = cycles / (128 * PIXEL_UM)
     image = optics.partially_coherent(
-        np.exp(1j * epsilon * grating(cycles)), [z], sources=ON_AXIS, **MICROSCOPE
+        np.exp(1j * epsilon * grating(cycles)), [z], MICROSCOPE, sources=ON_AXIS
     )[0]
     k = INDEX / WAVELENGTH_UM
     lag = 2 * np.pi * z * (np.sqrt(k**2 - frequency**2) - k)
@@ -90,7 +85,7 @@ def test_defocused_weak_grating_has_the_contrast_of_its_angular_spectrum():
 def test_detail_beyond_the_aperture_is_not_seen():
     cycles = 50  # NA 0.66 on axis
     image = optics.partially_coherent(
-        np.exp(1e-3j * grating(cycles)), [1.0], sources=ON_AXIS, **MICROSCOPE
+        np.exp(1e-3j * grating(cycles)), [1.0], MICROSCOPE, sources=ON_AXIS
     )
     assert np.ptp(image) < 1e-5
 
@@ -99,8 +94,8 @@ def test_phase_contrast_turns_weak_phase_into_darkness():
     epsilon, transmission = 1e-3, 0.25
     # The two source points lie on the y axis: what a grating along x scatters passes the ring.
     image = optics.phase_contrast(
-        np.exp(1j * epsilon * grating(15)), [0.0], ring_na=0.24, ring_width_na=0.03,
-        ring_transmission=transmission, num_points=2, **MICROSCOPE,
+        np.exp(1j * epsilon * grating(15)), [0.0], MICROSCOPE, ring_na=0.24, ring_width_na=0.03,
+        ring_transmission=transmission, num_points=2,
     )[0]  # fmt: skip
     expected = -2 * epsilon / np.sqrt(transmission) * grating(15)
     np.testing.assert_allclose(image - 1, expected, atol=2e-5)
@@ -111,8 +106,8 @@ def test_phase_contrast_has_a_bright_halo_around_a_dark_body():
     body = np.hypot(y, x) < 6
     phase = ndimage.gaussian_filter(0.5 * body, 2)
     image = optics.phase_contrast(
-        np.exp(1j * phase), [0.0], ring_na=0.24, ring_width_na=0.06, ring_transmission=0.4,
-        num_points=12, **MICROSCOPE,
+        np.exp(1j * phase), [0.0], MICROSCOPE, ring_na=0.24, ring_width_na=0.06,
+        ring_transmission=0.4, num_points=12,
     )[0]  # fmt: skip
     halo = (np.hypot(y, x) > 7.5) & (np.hypot(y, x) < 9.5)
     assert image[body].mean() < 0.9 < 1.02 < image[halo].mean()
@@ -124,8 +119,8 @@ def test_dic_of_a_phase_ramp_is_uniform(azimuth_deg):
     gradient = 2 * np.pi * cycles / (size * PIXEL_UM)  # rad / µm along +x
     ramp = np.exp(1j * gradient * PIXEL_UM * np.arange(size))[None].repeat(size, 0)
     image = optics.dic(
-        ramp, [0.0, 2.0], shear_um=shear_um, bias_deg=70, azimuth_deg=azimuth_deg,
-        sources=optics.source_points(0.2, 5, WAVELENGTH_UM), **MICROSCOPE,
+        ramp, [0.0, 2.0], MICROSCOPE, shear_um=shear_um, bias_deg=70, azimuth_deg=azimuth_deg,
+        sources=optics.source_points(0.2, 5, WAVELENGTH_UM),
     )  # fmt: skip
     along = gradient * shear_um * np.cos(np.deg2rad(azimuth_deg))
     expected = np.sin((along + bias) / 2) ** 2 / np.sin(bias / 2) ** 2
@@ -138,9 +133,9 @@ def test_the_empty_field_is_one_everywhere_in_every_contrast():
     prism = {"shear_um": 0.25, "bias_deg": 60, "azimuth_deg": 45}
     ring = {"ring_na": 0.24, "ring_width_na": 0.06, "ring_transmission": 0.4, "num_points": 12}
     for stack in (
-        optics.partially_coherent(empty, [-5, 0, 5], sources=disc, **MICROSCOPE),
-        optics.dic(empty, [-5, 0, 5], sources=disc, **prism, **MICROSCOPE),
-        optics.phase_contrast(empty, [-5, 0, 5], **ring, **MICROSCOPE),
+        optics.partially_coherent(empty, [-5, 0, 5], MICROSCOPE, sources=disc),
+        optics.dic(empty, [-5, 0, 5], MICROSCOPE, sources=disc, **prism),
+        optics.phase_contrast(empty, [-5, 0, 5], MICROSCOPE, **ring),
     ):
         assert stack.shape == (3, 60, 80) and stack.dtype == np.float32
         np.testing.assert_allclose(stack, 1, atol=1e-4)
@@ -157,7 +152,7 @@ def test_fluorescence_keeps_the_light_and_is_sharpest_at_the_emitter():
     emission = np.zeros((80, 64), np.float32)
     emission[30, 20] = 100
     planes = [-4.0, -1.0, 1.5, 4.0]
-    stack = optics.fluorescence([(1.5, emission)], planes, **MICROSCOPE)
+    stack = optics.fluorescence([(1.5, emission)], planes, MICROSCOPE)
     np.testing.assert_allclose(stack.sum((1, 2)), 100, rtol=1e-3)
     assert np.unravel_index(stack[2].argmax(), (80, 64)) == (30, 20)
     peaks = stack.max((1, 2))

@@ -8,7 +8,8 @@ import numpy as np
 
 from isl_jax.data.store import Dataset
 from isl_jax.report import figures
-from isl_jax.report.results import Run, Study
+from isl_jax.report.results import Study
+from isl_jax.report.runs import Run, Scored
 from isl_jax.study.records import ISL, read_prediction
 
 # Larger fields are shown by their central window, so that single cells can be made out.
@@ -31,11 +32,11 @@ class Panel:
 
 def panels(study: Study, dataset: Dataset) -> list[Panel]:
     """Worst, median and best test field of ISL at the smallest N, by score of the whole field."""
-    runs = _shown_runs(study)
+    runs: dict[str, Scored] = {**_shown_runs(study)}
     leading = runs.get(ISL) or next(iter(runs.values()), None)
     if leading is None:
         return []
-    runs |= {other.init: other for other in study.others}
+    runs |= {other.name: other for other in study.others}
     ranked = sorted(leading.rows["fields"], key=lambda row: row[study.metric])
     ranked = [row["field"] for row in ranked if _is_known(dataset, row["field"])]
     if not ranked:
@@ -64,7 +65,7 @@ def _shown_runs(study: Study) -> dict[str, Run]:
 
 
 def _panel(
-    study: Study, dataset: Dataset, name: str, notes: list[str], runs: Mapping[str, Run]
+    study: Study, dataset: Dataset, name: str, notes: list[str], runs: Mapping[str, Scored]
 ) -> Panel:
     field = dataset.field(name)
     window = (_central(field.height), _central(field.width))
@@ -93,7 +94,7 @@ def _panel(
     )
 
 
-def _field_score(run: Run, name: str, metric: str) -> float:
+def _field_score(run: Scored, name: str, metric: str) -> float:
     return next((row[metric] for row in run.rows["fields"] if row["field"] == name), math.nan)
 
 

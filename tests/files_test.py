@@ -1,0 +1,114 @@
+"""Whole or not at all, whoever writes beside."""
+
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from isl_jax.files import (
+    explained,
+    read_json,
+    read_json_lines,
+    resumed_whole,
+    write_json,
+    write_json_lines,
+    write_text,
+    written_whole,
+)
+
+# Counts the writes that fail, from the moment that the other one is there as well.
+_WRITER = """
+import sys, pathlib
+from isl_jax.files import write_json
+folder, name, other = pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+(folder / name).touch()
+while not (folder / other).exists():
+    pass
+lost = 0
+for value in range(200):
+    try:
+        write_json(folder / "shared.json", [value] * 500)
+    except OSError:
+        lost += 1
+print(lost)
+"""
+
+
+def test_two_processes_that_write_one_name_lose_nothing(tmp_path):
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", _WRITER, str(tmp_path), *names], stdout=subprocess.PIPE
+        )
+        for names in (("a", "b"), ("b", "a"))
+    ]
+    assert [writer.communicate(timeout=60)[0].split() for writer in writers] == [[b"0"], [b"0"]]
+    assert json.loads((tmp_path / "shared.json").read_text()) == [199] * 500
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b", "shared.json"}
+
+
+def test_two_threads_that_write_one_name_lose_nothing(tmp_path):
+    with ThreadPoolExecutor(2) as pool:
+        for _ in pool.map(lambda n: write_json(tmp_path / "a", [n] * 500), range(400)):
+            pass
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_an_error_leaves_what_was_there(tmp_path):
+    file, folder = tmp_path / "a.txt", tmp_path / "b"
+    write_text(file, "before")
+    folder.mkdir()
+    (folder / "kept").touch()
+    for path, make in ((file, lambda d: d.write_text("half")), (folder, lambda d: d.mkdir())):
+        with pytest.raises(KeyboardInterrupt), written_whole(path) as draft:
+            assert draft.name.startswith(".") and draft.name.endswith(path.suffix)
+            make(draft)
+            raise KeyboardInterrupt
+    assert sorted(tmp_path.iterdir()) == [file, folder]
+    assert file.read_text() == "before" and (folder / "kept").exists()
+
+
+def test_a_folder_takes_the_place_of_one_that_is_full(tmp_path):
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "old").touch()
+    with written_whole(tmp_path / "b") as draft:
+        draft.mkdir()
+        (draft / "new").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["b", "new"]
+
+
+def test_what_was_interrupted_goes_on(tmp_path):
+    path = tmp_path / "data"
+    with pytest.raises(KeyboardInterrupt), resumed_whole(path, "v1") as draft:
+        draft.mkdir()
+        (draft / "first").touch()
+        raise KeyboardInterrupt
+    assert not path.exists()
+    with resumed_whole(path, "v2") as draft:
+        assert not draft.exists()  # of other settings
+        draft.mkdir()
+    with resumed_whole(path, "v1") as draft:
+        assert (draft / "first").exists()
+    assert (path / "first").exists() and list(tmp_path.iterdir()) == [path]
+
+
+def test_json_that_is_damaged_names_the_file_and_the_remedy(tmp_path):
+    (tmp_path / "a.json").write_bytes(b'{"a": \xff')
+    with pytest.raises(ValueError, match=r"a\.json: damaged .*; run again"):
+        read_json(tmp_path / "a.json", remedy="run again")
+
+
+def test_a_cut_line_is_passed_over(tmp_path):
+    path = tmp_path / "a.jsonl"
+    assert read_json_lines(path) == []
+    write_json_lines(path, [{"a": 1}, {"a": 2}])
+    with path.open("a") as file:
+        file.write('{"a": ')
+    assert read_json_lines(path) == [{"a": 1}, {"a": 2}]
+
+
+def test_a_full_disk_is_told_with_the_way_on(tmp_path):
+    told = r"x: could not be written \(full\).*make room"
+    with pytest.raises(OSError, match=told), explained(tmp_path / "x"):
+        raise OSError(28, "full")
