@@ -61,7 +61,7 @@ def _phase(kernel: jax.Array, *, axis: int) -> tuple[jax.Array, jax.Array]:
 def _kernel(size: int, inputs: int, outputs: int) -> tuple[Any, tuple[int, int, int, int]]:
     """Arguments of `Module.param` for a square HWIO kernel.
 
-    Zeros: real values are drawn on the host by `heads.init_variables` or ported.
+    Zeros: real values are drawn on the host by `variables.init_variables` or ported.
     """
     return nn.initializers.zeros, (size, size, inputs, outputs)
 

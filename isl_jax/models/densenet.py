@@ -31,17 +31,15 @@ class DenseBlock(nn.Module):
 
     config: DenseNetConfig
     num_layers: int
-    remat: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """`[B, H, W, C]` to `[B, H, W, C + num_layers · growth_rate]`."""
-        layer = nn.remat(DenseLayer, static_argnums=(3,)) if self.remat else DenseLayer
         # Every layer normalises features that earlier layers have seen: their batch statistics
         # are the same for all, so they are computed once a feature.
         statistics = batch_statistics(x) if train else None
         for index in range(1, self.num_layers + 1):
-            new = layer(self.config, name=f"denselayer{index}")(x, statistics, train)
+            new = DenseLayer(self.config, name=f"denselayer{index}")(x, statistics, train)
             x = jnp.concatenate([x, new], axis=-1)
             if statistics is not None and index < self.num_layers:
                 mean, variance = batch_statistics(new)
@@ -60,7 +58,6 @@ class DenseNet(nn.Module):
     """
 
     config: DenseNetConfig = DenseNetConfig()
-    remat: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> list[jax.Array]:
@@ -72,7 +69,7 @@ class DenseNet(nn.Module):
         x = max_pool(x)
         last = len(config.block_config)
         for index, num_layers in enumerate(config.block_config, start=1):
-            x = DenseBlock(config, num_layers, self.remat, name=f"denseblock{index}")(x, train)
+            x = DenseBlock(config, num_layers, name=f"denseblock{index}")(x, train)
             if index == last:
                 break
             x = BatchNorm(name=f"transition{index}_norm")(x, train=train)

@@ -32,13 +32,11 @@ class UNet(nn.Module):
     `apply(variables, x, train=False)`: image `[B, H, W, C]` to raw outputs `[B, H, W, K]` of
     `compute_dtype`. H and W are free: sides that are no multiples of 32 are padded by reflection at
     the bottom and right, and cropped back. In training the batch statistics include the padding.
-    `remat` computes dense layers again in the backward pass instead of storing them.
     """
 
     out_channels: int = 1
     encoder: str = "densenet121"
     compute_dtype: Any = jnp.float32
-    remat: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
@@ -49,7 +47,7 @@ class UNet(nn.Module):
             )
         height, width = x.shape[1:3]
         x = _pad_to_stride(jnp.asarray(x, self.compute_dtype))
-        encoder = DenseNet(encoder_config(self.encoder), self.remat, name="encoder")
+        encoder = DenseNet(encoder_config(self.encoder), name="encoder")
         features = encoder(x, train=train)
         y = features.pop()
         for index, channels in enumerate(DECODER_FEATURES):

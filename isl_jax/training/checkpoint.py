@@ -9,22 +9,31 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from isl_jax.training.state import TrainState
+from isl_jax.training.step import TrainState
+
+# The newest, and one before it should the disk fail.
+_KEPT = 2
+
+
+def latest_step(workdir: Path) -> int | None:
+    """Step of the newest complete checkpoint of a run; None without one."""
+    steps = (f.name for f in workdir.glob("checkpoints/*") if f.name.isdigit())
+    return max(map(int, steps), default=None)
 
 
 class Checkpoints:
-    """The `checkpoints/<step>/` folders of a run; use as a context manager.
+    """The `checkpoints/<step>/` folders of the run in `workdir`; use as a context manager.
 
     Saving is asynchronous and atomic: a folder gets its final name only when it is complete, so
-    that a half-written checkpoint is never taken for one. The last `keep` are kept. A save that
+    that a half-written checkpoint is never taken for one. The last two are kept. A save that
     fails raises OSError, at the latest with the next save or at the end.
     """
 
-    def __init__(self, directory: Path, *, keep: int = 2) -> None:
+    def __init__(self, workdir: Path) -> None:
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, cleanup_tmp_directories=True, enable_async_checkpointing=True
+            max_to_keep=_KEPT, cleanup_tmp_directories=True, enable_async_checkpointing=True
         )
-        self._directory = directory.absolute()
+        self._directory = (workdir / "checkpoints").absolute()
         self._manager = ocp.CheckpointManager(
             self._directory,
             options=options,

@@ -3,28 +3,30 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from isl_jax.training.state import TrainState
-from isl_jax.training.step import TrainStep
+from isl_jax.files import written_whole
+from isl_jax.training.step import Batch, TrainState, TrainStep
 
 FAILED_STEP = "failed_step"
 
 
-def save_failed_step(
+def fail(
     workdir: Path,
+    step: int,
+    values: Mapping[str, float],
     state: TrainState,
-    batch: Mapping[str, jax.Array],
+    batch: Batch,
     unguarded_step: TrainStep,
-) -> Path:
-    """Write `failed_step/{before,batch,after}.npz` and return the folder.
+) -> NoReturn:
+    """Write `failed_step/{before,batch,after}.npz` and raise FloatingPointError.
 
-    `state` is the one before the step; its memory is used up. Arrays are named by their place in
-    `TrainState` and in the batch.
+    `values` are the metrics of the step, `state` is the one before it, whose memory is used up.
+    Arrays are named by their place in `TrainState` and in the batch.
     """
     folder = workdir / FAILED_STEP
     batch_arrays = multihost_utils.process_allgather(dict(batch), tiled=True)
@@ -32,10 +34,15 @@ def save_failed_step(
     before = jax.device_get(state)
     after = jax.device_get(unguarded_step(state, batch)[0])
     if jax.process_index() == 0:
-        folder.mkdir(exist_ok=True)
-        for name, tree in {"before": before, "batch": batch_arrays, "after": after}.items():
-            np.savez(folder / f"{name}.npz", allow_pickle=False, **_named(tree))
-    return folder
+        with written_whole(folder) as draft:
+            draft.mkdir()
+            for name, tree in {"before": before, "batch": batch_arrays, "after": after}.items():
+                np.savez(draft / f"{name}.npz", allow_pickle=False, **_named(tree))
+    raise FloatingPointError(
+        f"step {step}: the loss or its gradient is no longer finite ({dict(values)}); the state "
+        f"before and after it and its batch are in {folder}; lower train.learning_rate or set "
+        "train.clip_norm"
+    )
 
 
 def _named(tree: Any) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""What a run tells of itself: metrics, its pace, compilation, memory."""
+"""What a run tells of itself: metrics, its pace, compilation, memory, pictures, a trace."""
 
 import contextlib
 import resource
@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from isl_jax.training.profiling import Profiler
-from isl_jax.training.settings import TrainSettings
-from isl_jax.training.trackers import TRACKERS
-from isl_jax.training.writers import JsonLines, Terminal, Writer
+from isl_jax.models.heads import shifted_sigmoid
+from isl_jax.task import Task
+from isl_jax.training.losses import loss_parameters
+from isl_jax.training.settings import RunSettings, TrainSettings
+from isl_jax.training.writers import TRACKERS, JsonLines, Terminal, Writer
+
+# Crops of the first validation batch that are shown.
+NUM_PICTURES = 4
 
 
 class Pace:
@@ -43,10 +48,10 @@ class Pace:
         self._elapsed = self._now()
         self._started = None
 
-    def count(self, steps: int, waited: float) -> None:
-        """Note steps that are dispatched, and seconds that the device waited for their data."""
+    def count(self, waited: float) -> None:
+        """Note a step that is dispatched, and seconds that the device waited for its data."""
         if not self.is_paused:
-            self._steps += steps
+            self._steps += 1
             self._waited += waited
 
     def read(self) -> dict[str, float]:
@@ -73,29 +78,56 @@ class Pace:
         }
 
 
+class Profiler:
+    """Traces the steps `first` to `last` of `steps` into `folder`, for XProf; without, nothing."""
+
+    def __init__(self, folder: Path, steps: tuple[int, int] | None) -> None:
+        self._folder, self._steps, self._is_running = folder, steps, False
+
+    def starts(self, step: int) -> bool:
+        """Whether the trace begins with `step`, the next one."""
+        if self._steps is None or self._is_running:
+            return False
+        return self._steps[0] <= step <= self._steps[1]
+
+    def ends(self, step: int) -> bool:
+        """Whether the trace ends after `step`, the last one."""
+        return self._steps is not None and self._is_running and step >= self._steps[1]
+
+    def start(self) -> None:
+        """Begin; the device should have nothing left to do."""
+        jax.profiler.start_trace(str(self._folder))
+        self._is_running = True
+
+    def close(self) -> None:
+        """End, if begun."""
+        if self._is_running:
+            jax.profiler.stop_trace()
+            self._steps, self._is_running = None, False
+
+
 class Progress:
     """Passes metrics to the writers, in the first process only; use as a context manager."""
 
     def __init__(
-        self, workdir: Path, settings: TrainSettings, *, start_step: int, description: str
+        self, workdir: Path, settings: TrainSettings, run: RunSettings, *, start_step: int
     ) -> None:
         self.pace = Pace(settings.batch_size)
-        self.profiler = Profiler(workdir / "profile", settings.profile)
+        self.profiler = Profiler(workdir / "profile", run.profiled_steps)
         self._settings = settings
         self._compile_seconds = 0.0
         self._num_programs: dict[int, int] = {}
-        self._step = start_step
         self._writers: list[Writer] = []
         self._terminal: Terminal | None = None
         if jax.process_index() == 0:
             self._terminal = Terminal(
                 start_step=start_step,
-                num_steps=settings.optimizer.num_steps,
-                description=description,
+                num_steps=settings.num_steps,
+                description=workdir.name,
             )
             self._writers = [JsonLines(workdir, start_step=start_step), self._terminal]
             self._writers += [
-                TRACKERS[name](workdir, start_step=start_step) for name in settings.writers
+                TRACKERS[name](workdir, start_step=start_step) for name in run.writer_names
             ]
 
     def __enter__(self) -> "Progress":
@@ -108,7 +140,7 @@ class Progress:
 
     def report(self, step: int, values: Mapping[str, float]) -> None:
         """Metrics of a training step."""
-        if step % self._settings.log_every == 0 or step == self._settings.optimizer.num_steps:
+        if step % self._settings.log_every == 0 or step == self._settings.num_steps:
             self._write(step, "train", dict(values) | self.pace.read())
         if self._terminal:
             self._terminal.advance(step, values["loss"])
@@ -160,3 +192,23 @@ def _peak_memory() -> dict[str, float]:
     if "peak_bytes_in_use" in statistics:
         peaks["peak_device_memory"] = float(statistics["peak_bytes_in_use"])
     return peaks
+
+
+def panel(batch: Mapping[str, np.ndarray], outputs: np.ndarray, task: Task) -> np.ndarray:
+    """Rows of pictures, uint8 `[N, H, (1 + 2 K) · W, 1]`: first channel, targets, outputs.
+
+    `outputs` `[B, H, W, K]` are the network's own. The input is scaled by its range, the rest is
+    shown from 0 to 1; semantic outputs are shown as probabilities.
+    """
+    image = np.asarray(batch["image"][:NUM_PICTURES, ..., 0], np.float32)
+    low, high = image.min((1, 2), keepdims=True), image.max((1, 2), keepdims=True)
+    tiles = [(image - low) / np.maximum(high - low, 1e-6)]
+    shown = np.array(outputs[: len(image)], np.float32)
+    if not task.is_stain:
+        parameters = loss_parameters(task)
+        logits = jnp.asarray(shown[..., -1])
+        shown[..., -1] = shifted_sigmoid(logits, parameters.slope, parameters.centre)
+    for maps in (np.asarray(batch["target"][:NUM_PICTURES], np.float32), shown):
+        tiles += list(np.moveaxis(maps, -1, 0))
+    row = np.clip(np.nan_to_num(np.concatenate(tiles, axis=2)), 0, 1)
+    return (row * 255).round().astype(np.uint8)[..., None]

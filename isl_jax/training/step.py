@@ -1,4 +1,4 @@
-"""The compiled steps: one update, one evaluation."""
+"""The state of a training, and the compiled steps: one update, one evaluation."""
 
 import dataclasses
 import functools
@@ -6,42 +6,91 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
+import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jax.sharding import Mesh
 
+from isl_jax.task import Kind
 from isl_jax.training.augmentation import NO_AUGMENTATION, Augmentation, augment
-from isl_jax.training.objectives import objective_loss
-from isl_jax.training.optimizer import OptimizerSettings, make_optimizer
-from isl_jax.training.state import TrainState
+from isl_jax.training.devices import replicate, replicated
+from isl_jax.training.losses import LossParameters, task_loss
+from isl_jax.training.optimizer import make_optimizer
+from isl_jax.training.settings import TrainSettings
 
 Metrics = dict[str, jax.Array]
 Batch = Mapping[str, jax.Array]
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that one step changes, and what it needs beside the batch.
+
+    The parameters of the loss ride along because `alpha="auto"` measures one on the first batches:
+    a resumed run must keep the value that the run began with. So does the seed of the augmentation.
+    `finite` is false once a step had to be refused.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    loss_parameters: LossParameters
+    seed: jax.Array
+    finite: jax.Array
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """Flax variables of the network."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+def create_state(
+    variables: dict[str, Any],
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    loss_parameters: LossParameters,
+    *,
+    seed: int = 0,
+) -> TrainState:
+    """Replicate host `variables` over the mesh and start the optimiser there."""
+    variables = replicate(variables, mesh)
+    params = variables["params"]
+    return TrainState(
+        step=replicate(np.zeros((), np.int32), mesh),
+        params=params,
+        batch_stats=variables["batch_stats"],
+        opt_state=jax.jit(optimizer.init, out_shardings=replicated(mesh))(params),
+        loss_parameters=replicate(jax.tree.map(np.float32, loss_parameters), mesh),
+        seed=replicate(np.asarray(seed % 2**32, np.uint32), mesh),
+        finite=replicate(np.asarray(True), mesh),
+    )
+
+
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
 @functools.lru_cache(maxsize=16)
 def make_train_step(
     network: nn.Module,
-    target: str,
-    optimizer_settings: OptimizerSettings,
+    kind: Kind,
+    settings: TrainSettings,
     augmentation: Augmentation = NO_AUGMENTATION,
     *,
-    steps_per_call: int = 1,
     guarded: bool = True,
 ) -> TrainStep:
     """Compile-once update `(state, batch) -> (state, metrics)`; the state's memory is reused.
 
     A batch holds `image` `[B, H, W, C]`, `target` `[B, H, W, K]` and `weight` `[B, H, W, 1]`.
-    `target` is `Objective.target`. Losses and metrics are float32 whatever the network computes in.
-    With several `steps_per_call` a batch has a leading axis of that length, and so have the
-    metrics. `guarded`: a step whose loss or gradient is not finite changes nothing but
-    `state.finite`, and no later step changes anything.
+    Losses and metrics are float32 whatever the network computes in. `guarded`: a step whose loss or
+    gradient is not finite changes nothing but `state.finite`, and no later step changes anything.
 
     Cached by its settings: runs that differ only in seed, data or `LossParameters` share one
     compilation.
     """
-    optimizer = make_optimizer(optimizer_settings)
+    optimizer = make_optimizer(settings)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         if augmentation:
@@ -55,8 +104,8 @@ def make_train_step(
                 train=True,
                 mutable=["batch_stats"],
             )
-            loss, metrics = objective_loss(
-                target,
+            loss, metrics = task_loss(
+                kind,
                 outputs.astype(jnp.float32),
                 batch["target"],
                 batch["weight"],
@@ -81,14 +130,12 @@ def make_train_step(
             updated = dataclasses.replace(updated, finite=finite)
         return updated, metrics
 
-    if steps_per_call == 1:
-        return jax.jit(train_step, donate_argnums=0)
-    return jax.jit(functools.partial(jax.lax.scan, train_step), donate_argnums=0)
+    return jax.jit(train_step, donate_argnums=0)
 
 
 @functools.lru_cache(maxsize=16)
 def make_evaluation_step(
-    network: nn.Module, target: str
+    network: nn.Module, kind: Kind
 ) -> Callable[[TrainState, Batch], tuple[Metrics, jax.Array]]:
     """Compile-once validation of a batch, normalised with the running statistics.
 
@@ -98,8 +145,8 @@ def make_evaluation_step(
     def evaluation_step(state: TrainState, batch: Batch) -> tuple[Metrics, jax.Array]:
         outputs = network.apply(state.variables, batch["image"], train=False)
         outputs = jnp.asarray(outputs, jnp.float32)
-        _, metrics = objective_loss(
-            target, outputs, batch["target"], batch["weight"], state.loss_parameters
+        _, metrics = task_loss(
+            kind, outputs, batch["target"], batch["weight"], state.loss_parameters
         )
         return metrics, outputs
 

@@ -45,6 +45,12 @@ class BestScore:
     step: int = 0
     misses: int = 0
 
+    def __str__(self) -> str:
+        return (
+            f"{self.misses} validations in a row found no loss below {self.loss:.4g}, that of step "
+            f"{self.step}"
+        )
+
     def update(self, step: int, loss: float) -> bool:
         """Take note of a validation; returns whether it is the best so far."""
         if self.loss is None or loss < self.loss:

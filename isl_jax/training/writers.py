@@ -1,15 +1,20 @@
-"""What a run tells while it trains: a progress line and `metrics.jsonl`."""
+"""What a run tells while it trains: a progress line, `metrics.jsonl`, and trackers.
 
+A tracker, `Tracker(workdir, start_step=…)`, is for those who watch runs elsewhere; its package is
+imported when it is asked for.
+"""
+
+import importlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from tqdm import tqdm
 
-from isl_jax.training import disk
+from isl_jax.files import explained, read_json, read_json_lines, write_json_lines, write_text
 
 
 class Writer(Protocol):
@@ -38,12 +43,13 @@ class JsonLines:
     def __init__(self, workdir: Path, *, start_step: int) -> None:
         self._path = workdir / "metrics.jsonl"
         if self._path.exists():
-            _drop_after(self._path, start_step)
+            before = [line for line in read_json_lines(self._path) if line["step"] <= start_step]
+            write_json_lines(self._path, before)
         self._file = self._path.open("a", buffering=1)
 
     def scalars(self, step: int, split: str, values: Mapping[str, float]) -> None:
         """Write a line at once."""
-        with disk.explained(self._path):
+        with explained(self._path):
             self._file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
 
     def images(self, step: int, split: str, images: np.ndarray) -> None:
@@ -52,20 +58,6 @@ class JsonLines:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-
-def _drop_after(path: Path, step: int) -> None:
-    kept = []
-    for line in path.read_text().splitlines():
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # the last line of a killed run may be cut
-        if entry["step"] <= step:
-            kept.append(line + "\n")
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(kept))
-    temporary.replace(path)
 
 
 class Terminal:
@@ -105,3 +97,106 @@ class Terminal:
     def close(self) -> None:
         """Leave the line as it stands."""
         self._bar.close()
+
+
+class TensorBoard:
+    """Event files in `workdir/tensorboard/`."""
+
+    def __init__(self, workdir: Path, *, start_step: int) -> None:
+        from tensorboardX import SummaryWriter
+
+        # Events of steps that are about to be run again are purged.
+        self._writer = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)
+
+    def scalars(self, step: int, split: str, values: Mapping[str, float]) -> None:
+        """Write `split/name` curves."""
+        for name, value in values.items():
+            self._writer.add_scalar(f"{split}/{name}", value, step)
+
+    def images(self, step: int, split: str, images: np.ndarray) -> None:
+        """Write `split/0`, `split/1`, …"""
+        for index, image in enumerate(images):
+            self._writer.add_image(f"{split}/{index}", image, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Flush the event file."""
+        self._writer.close()
+
+
+class WeightsAndBiases:
+    """A run of the project `isl-jax`, resumed under the same id (pip install 'isl-jax[wandb]')."""
+
+    def __init__(self, workdir: Path, *, start_step: int) -> None:
+        self._wandb = _optional("wandb")
+        identity = workdir / "wandb_id.txt"
+        if not identity.exists():
+            write_text(identity, self._wandb.util.generate_id())
+        self._run = self._wandb.init(
+            project="isl-jax",
+            name=workdir.name,
+            id=identity.read_text(),
+            dir=str(workdir),
+            config=_config(workdir),
+            resume="allow",
+        )
+
+    def scalars(self, step: int, split: str, values: Mapping[str, float]) -> None:
+        """Log `split/name`."""
+        self._run.log({f"{split}/{name}": value for name, value in values.items()}, step=step)
+
+    def images(self, step: int, split: str, images: np.ndarray) -> None:
+        """Log a row of pictures."""
+        self._run.log({split: [self._wandb.Image(image[..., 0]) for image in images]}, step=step)
+
+    def close(self) -> None:
+        """End the run."""
+        self._run.finish()
+
+
+class MLflow:
+    """A run of MLflow, resumed under the same id (pip install 'isl-jax[mlflow]')."""
+
+    def __init__(self, workdir: Path, *, start_step: int) -> None:
+        self._mlflow = _optional("mlflow")
+        identity = workdir / "mlflow_id.txt"
+        known = identity.read_text() if identity.exists() else None
+        run = self._mlflow.start_run(run_id=known, run_name=None if known else workdir.name)
+        if known is None:
+            write_text(identity, run.info.run_id)
+            self._mlflow.log_dict(_config(workdir), "config.json")
+
+    def scalars(self, step: int, split: str, values: Mapping[str, float]) -> None:
+        """Log `split/name`."""
+        named = {f"{split}/{name}": value for name, value in values.items()}
+        self._mlflow.log_metrics(named, step=step)
+
+    def images(self, step: int, split: str, images: np.ndarray) -> None:
+        """Log pictures under their step."""
+        for index, image in enumerate(images):
+            self._mlflow.log_image(image[..., 0], f"{split}/{index}_step{step}.png")
+
+    def close(self) -> None:
+        """End the run."""
+        self._mlflow.end_run()
+
+
+TRACKERS: dict[str, Callable[..., Writer]] = {
+    "tensorboard": TensorBoard,
+    "wandb": WeightsAndBiases,
+    "mlflow": MLflow,
+}
+
+
+def _optional(package: str) -> Any:
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError:
+        raise ValueError(
+            f"writers={package} needs a package that is not installed: "
+            f"pip install 'isl-jax[{package}]'"
+        ) from None
+
+
+def _config(workdir: Path) -> dict[str, Any]:
+    path = workdir / "config.json"
+    return read_json(path, remedy="use another --workdir") if path.exists() else {}

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from isl_jax.models.heads import build_network, init_variables
+from isl_jax.models.heads import build_network
 from isl_jax.models.port import torch_from_variables, variables_from_torch
+from isl_jax.models.variables import init_variables
 
 Oracle = Mapping[str, np.ndarray]
 

@@ -9,12 +9,13 @@ import pytest
 
 from isl_jax.models.architecture import ENCODERS
 from isl_jax.models.densenet import DenseNet
-from isl_jax.models.heads import build_network, init_variables
+from isl_jax.models.heads import build_network
 from isl_jax.models.port import (
     adapt_first_convolution,
     torch_from_variables,
     variables_from_torch,
 )
+from isl_jax.models.variables import init_variables
 from isl_jax.models.weights import read_state_dict
 
 Variables = dict[str, Any]

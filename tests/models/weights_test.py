@@ -13,8 +13,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from isl_jax.models import weights
-from isl_jax.models.heads import build_network, init_variables
+from isl_jax.models.heads import build_network
 from isl_jax.models.port import torch_from_variables
+from isl_jax.models.variables import init_variables
 from isl_jax.models.weights import download, imagenet_variables, load_imagenet, read_state_dict
 
 COMMIT = "0" * 40

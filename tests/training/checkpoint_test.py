@@ -7,11 +7,13 @@ import jax
 import numpy as np
 import pytest
 
-from isl_jax.training.checkpoint import Checkpoints
+from isl_jax.task import Kind, Task
+from isl_jax.training.checkpoint import Checkpoints, latest_step
 from isl_jax.training.devices import data_mesh
-from isl_jax.training.objectives import Objective
-from isl_jax.training.optimizer import OptimizerSettings, make_optimizer
-from isl_jax.training.state import create_state
+from isl_jax.training.losses import loss_parameters
+from isl_jax.training.optimizer import make_optimizer
+from isl_jax.training.settings import TrainSettings
+from isl_jax.training.step import create_state
 
 
 @contextmanager
@@ -31,8 +33,8 @@ def state_at(step):
         "params": {"kernel": rng.normal(size=(400, 400)).astype(np.float32)},
         "batch_stats": {"mean": np.zeros(3, np.float32)},
     }
-    optimizer = make_optimizer(OptimizerSettings(num_steps=1, learning_rate=1e-3))
-    parameters = Objective("stain").loss_parameters()
+    optimizer = make_optimizer(TrainSettings(4, num_steps=1, learning_rate=1e-3))
+    parameters = loss_parameters(Task(Kind.STAIN))
     state = create_state(variables, optimizer, data_mesh(), parameters)
     return state.replace(step=state.step + step)
 
@@ -42,11 +44,10 @@ def state_at(step):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("noticed", ["at the end", "at the next save"])
 def test_a_full_disk_is_one_clear_error_and_the_last_good_checkpoint_stays(tmp_path, noticed):
-    folder = tmp_path / "checkpoints"
     with (
         files_end_at(resource.RLIM_INFINITY),
         pytest.raises(OSError, match=r"checkpoint of step 8 could not.*step 4 stays") as raised,
-        Checkpoints(folder) as checkpoints,
+        Checkpoints(tmp_path) as checkpoints,
     ):
         checkpoints.save(state_at(4), {"loader": 4})
         checkpoints.wait()
@@ -59,25 +60,45 @@ def test_a_full_disk_is_one_clear_error_and_the_last_good_checkpoint_stays(tmp_p
     assert "\n" not in str(raised.value)
     assert "File too large" in str(raised.value)
     # With room again, the run goes on from what is there.
-    with Checkpoints(folder) as checkpoints:
+    with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.latest_step == 4
         restored, position = checkpoints.restore(state_at(0))
         assert position == {"loader": 4}
         np.testing.assert_array_equal(restored.params["kernel"], state_at(4).params["kernel"])
         checkpoints.save(state_at(8), {"loader": 8})
-    with Checkpoints(folder) as checkpoints:
+    with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.latest_step == 8
 
 
 def test_a_half_written_checkpoint_is_never_taken(tmp_path):
-    folder = tmp_path / "checkpoints"
-    with Checkpoints(folder) as checkpoints:
+    with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(state_at(4), {"loader": 4})
-    half = folder / "8.orbax-checkpoint-tmp"
+    half = tmp_path / "checkpoints" / "8.orbax-checkpoint-tmp"
     (half / "state").mkdir(parents=True)
     (half / "state" / "manifest.ocdbt").write_bytes(b"half")
-    with Checkpoints(folder) as checkpoints:
+    assert latest_step(tmp_path) == 4
+    assert latest_step(tmp_path / "elsewhere") is None
+    with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.latest_step == 4
         assert jax.device_get(checkpoints.restore(state_at(0))[0].step) == 4
         checkpoints.save(state_at(8), {"loader": 8})
     assert not half.exists()
+
+
+def test_arrays_of_a_checkpoint_keep_their_names():
+    leaves = jax.tree.leaves_with_path(state_at(0))
+    names = {jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves}
+    # Those of the first release: its checkpoints go on.
+    moments = {f"opt_state/0/0/{moment}/kernel" for moment in ("mu", "nu")}
+    assert names == moments | {
+        "step",
+        "params/kernel",
+        "batch_stats/mean",
+        "opt_state/0/0/count",
+        "opt_state/0/1/count",
+        "loss_parameters/alpha",
+        "loss_parameters/slope",
+        "loss_parameters/centre",
+        "seed",
+        "finite",
+    }

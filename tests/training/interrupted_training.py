@@ -20,14 +20,15 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from isl_jax.task import Kind, Task
 from isl_jax.training.augmentation import Augmentation
 from isl_jax.training.checkpoint import Checkpoints
-from isl_jax.training.devices import data_mesh
+from isl_jax.training.devices import TrainingData, data_mesh
 from isl_jax.training.loop import train
-from isl_jax.training.objectives import Objective
-from isl_jax.training.optimizer import OptimizerSettings, make_optimizer
-from isl_jax.training.settings import TrainSettings
-from isl_jax.training.state import create_state
+from isl_jax.training.losses import loss_parameters
+from isl_jax.training.optimizer import make_optimizer
+from isl_jax.training.settings import RunSettings, TrainSettings
+from isl_jax.training.step import create_state
 from isl_jax.training.stopping import InterruptedTrainingError
 
 SIZE, BATCH, CROPS, STEPS = 8, 4, 12, 60
@@ -71,32 +72,36 @@ class Batches:
 
 def run(workdir, placement):
     workdir.mkdir(parents=True, exist_ok=True)
-    network, crops, objective = SmallNetwork(), all_crops(), Objective("stain")
-    optimizer = OptimizerSettings(STEPS, 1e-2, "cosine", warmup_steps=5)
+    network, crops, task = SmallNetwork(), all_crops(), Task(Kind.STAIN)
+    settings = TrainSettings(
+        BATCH,
+        learning_rate=1e-2,
+        num_steps=STEPS,
+        schedule="cosine",
+        warmup_steps=5,
+        checkpoint_every=5,
+        validate_every=10,
+        log_every=1,
+    )
     on_device = placement == "device"
     variables = network.init(jax.random.key(0), crops["image"][:1])
     variables = jax.tree.map(np.asarray, variables)
     train(
         network,
         variables,
-        objective,
-        Batches(crops, order_only=on_device),
-        settings=TrainSettings(
-            BATCH,
-            optimizer,
-            Augmentation(flips=True, intensity=0.1),
-            checkpoint_every=5,
-            validate_every=10,
-            log_every=1,
+        task,
+        TrainingData(
+            Batches(crops, order_only=on_device),
+            resident=crops if on_device else None,
+            validation=lambda: iter([{name: array[:BATCH] for name, array in crops.items()}]),
         ),
+        settings,
+        RunSettings(augmentation=Augmentation(flips=True, intensity=0.1)),
         workdir=workdir,
         save_model=lambda kept, summary: None,
-        resident=crops if on_device else None,
-        validation=lambda: iter([{name: array[:BATCH] for name, array in crops.items()}]),
     )
-    mesh = data_mesh()
-    like = create_state(variables, make_optimizer(optimizer), mesh, objective.loss_parameters())
-    with Checkpoints(workdir / "checkpoints") as checkpoints:
+    like = create_state(variables, make_optimizer(settings), data_mesh(), loss_parameters(task))
+    with Checkpoints(workdir) as checkpoints:
         state, position = checkpoints.restore(like)
     leaves = {jax.tree_util.keystr(k): np.asarray(v) for k, v in jax.tree.leaves_with_path(state)}
     np.savez(workdir / "final.npz", position=json.dumps(position), **leaves)

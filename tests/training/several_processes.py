@@ -12,11 +12,11 @@ import jax
 import numpy as np
 from interrupted_training import BATCH, CROPS, Batches, SmallNetwork, all_crops
 
+from isl_jax.task import Kind, Task
 from isl_jax.training.augmentation import Augmentation
+from isl_jax.training.devices import TrainingData
 from isl_jax.training.loop import train
-from isl_jax.training.objectives import Objective
-from isl_jax.training.optimizer import OptimizerSettings
-from isl_jax.training.settings import TrainSettings
+from isl_jax.training.settings import RunSettings, TrainSettings
 
 
 class Share(Batches):
@@ -41,21 +41,17 @@ def main(folder, placement):
     train(
         network,
         variables,
-        Objective("stain"),
-        Share(crops, order_only=on_device),
-        settings=TrainSettings(
-            BATCH,
-            OptimizerSettings(10, 1e-2),
-            Augmentation(flips=True),
-            validate_every=5,
-            checkpoint_every=5,
-            log_every=1,
+        Task(Kind.STAIN),
+        TrainingData(
+            Share(crops, order_only=on_device),
+            resident=crops if on_device else None,
+            # Five crops: they do not divide over two devices.
+            validation=lambda: iter([{name: a[: CROPS // 2 - 1] for name, a in crops.items()}]),
         ),
+        TrainSettings(BATCH, 1e-2, num_steps=10, validate_every=5, checkpoint_every=5, log_every=1),
+        RunSettings(augmentation=Augmentation(flips=True)),
         workdir=folder,
         save_model=save,
-        resident=crops if on_device else None,
-        # Five crops: they do not divide over two devices.
-        validation=lambda: iter([{name: array[: CROPS // 2 - 1] for name, array in crops.items()}]),
     )
 
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from isl_jax.training.objectives import Objective
-from isl_jax.training.panel import panel
+from isl_jax.task import Kind, Task
+from isl_jax.training.progress import panel
 
 
 def test_a_row_shows_input_truth_and_output():
@@ -12,7 +12,7 @@ def test_a_row_shows_input_truth_and_output():
     batch["target"][..., 1] = 1
     outputs = np.zeros((8, 4, 4, 2))  # more than crops: padded for the devices
     outputs[..., 0], outputs[..., 1] = 0.5, -30.0
-    shown = panel(batch, outputs, Objective("distance_and_semantic"))
+    shown = panel(batch, outputs, Task(Kind.INSTANCES))
     assert (shown.shape, shown.dtype) == ((4, 4, 20, 1), np.uint8)
     image, *maps = np.split(shown[..., 0], 5, axis=2)
     assert (image.min((1, 2)) == 0).all()
@@ -22,4 +22,4 @@ def test_a_row_shows_input_truth_and_output():
 
 def test_outputs_that_are_not_numbers_are_black():
     batch = {"image": np.zeros((2, 4, 4, 1)), "target": np.ones((2, 4, 4, 1))}
-    assert not panel(batch, np.full((2, 4, 4, 1), np.nan), Objective("stain"))[:, :, 8:].any()
+    assert not panel(batch, np.full((2, 4, 4, 1), np.nan), Task(Kind.STAIN))[:, :, 8:].any()

@@ -1,11 +1,16 @@
-"""Who holds the crops, and that it makes no difference to the numbers."""
+"""Batches split over the devices; who holds the crops, which makes no difference to the numbers."""
 
 import jax
 import numpy as np
 import pytest
 
-from isl_jax.training.devices import data_mesh, shard_whole_batch
-from isl_jax.training.placement import batch_placer, fits_on_device
+from isl_jax.training.devices import (
+    batch_placer,
+    check_batch_size,
+    data_mesh,
+    fits_on_device,
+    shard_whole_batch,
+)
 
 
 @pytest.fixture
@@ -14,18 +19,15 @@ def crops():
     return {name: rng.random((10, 4, 4, n)).astype(np.float32) for name, n in (("a", 3), ("b", 1))}
 
 
-@pytest.mark.parametrize("count", [1, 3])
-def test_both_placements_give_the_same_arrays_split_alike(crops, count):
-    rng, mesh = np.random.default_rng(1), data_mesh()
-    orders = [rng.integers(0, 10, 8).astype(np.int32) for _ in range(count)]
-    batches = [{name: array[order] for name, array in crops.items()} for order in orders]
-    sent = batch_placer(mesh)(batches)
-    gathered = batch_placer(mesh, crops)([{"index": order} for order in orders])
-    assert sent["a"].shape == ((8, 4, 4, 3) if count == 1 else (count, 8, 4, 4, 3))
+def test_both_placements_give_the_same_arrays_split_alike(crops):
+    order, mesh = np.random.default_rng(1).integers(0, 10, 8).astype(np.int32), data_mesh()
+    sent = batch_placer(mesh)({name: array[order] for name, array in crops.items()})
+    gathered = batch_placer(mesh, crops)({"index": order})
+    assert sent["a"].shape == (8, 4, 4, 3)
     for name in crops:
         np.testing.assert_array_equal(sent[name], gathered[name])
         assert sent[name].sharding.is_equivalent_to(gathered[name].sharding, sent[name].ndim)
-        assert sent[name].sharding.shard_shape(sent[name].shape)[-4] == 2
+        assert sent[name].sharding.shard_shape(sent[name].shape)[0] == 2
 
 
 def off_alignment(array):
@@ -41,11 +43,11 @@ def off_alignment(array):
 def test_pixels_stay_on_the_device(crops):
     crops = {name: off_alignment(array) for name, array in crops.items()}
     place, index = batch_placer(data_mesh(), crops), {"index": np.arange(4, dtype=np.int32)}
-    place([index])
+    place(index)
     for array in crops.values():
         array[:] = np.nan  # the host's copy is of no use any more
     with jax.transfer_guard_device_to_host("disallow"):
-        gathered = place([index])
+        gathered = place(index)
     assert np.isfinite(gathered["a"]).all()
 
 
@@ -75,3 +77,9 @@ def test_a_batch_that_does_not_divide_is_filled_with_what_weighs_nothing():
     assert placed["image"].shape == (8, 4, 4, 1)
     np.testing.assert_array_equal(placed["image"][:6], 7 * weight)
     assert not np.asarray(placed["weight"][6:]).any()
+
+
+@pytest.mark.parametrize(("size", "told"), [(10, "choose 8, 12 or"), (3, "choose 4 or")])
+def test_a_batch_size_that_does_not_divide_is_refused_and_others_are_offered(size, told):
+    with pytest.raises(ValueError, match=rf"batch_size={size}.*4 devices: {told}.*multiple of 4"):
+        check_batch_size(size, data_mesh())

@@ -1,4 +1,4 @@
-"""Writers beside the terminal, each against what it leaves behind."""
+"""Writers, each against what it leaves behind."""
 
 import json
 import sys
@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from isl_jax.training.trackers import TRACKERS, check_trackers
+from isl_jax.training.writers import TRACKERS, JsonLines
 
 PICTURES = np.zeros((2, 4, 8, 1), np.uint8)
 
@@ -73,6 +73,12 @@ def test_a_package_that_is_missing_is_named(monkeypatch, tmp_path):
         use("wandb", tmp_path)
 
 
-def test_an_unknown_writer_is_refused():
-    with pytest.raises(ValueError, match="excel"):
-        check_trackers(("tensorboard", "excel"))
+def test_lines_of_steps_that_are_run_again_and_a_cut_one_are_dropped(tmp_path):
+    lines = ['{"step": 1, "loss": 0.1}', '{"step": 2, "loss": 0.2}', '{"step": 2, "lo']
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
+    writer = JsonLines(tmp_path, start_step=1)
+    writer.scalars(2, "train", {"loss": 0.3})
+    writer.close()
+    found = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["loss"] for line in found] == [0.1, 0.3]
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
