@@ -39,3 +39,8 @@ bench: env
 
 clean:
 	rm -rf $(VENV) .cache build *.egg-info runs
+
+# Job scripts on a SLURM cluster of two nodes that starts and ends here; says what it lacks.
+.PHONY: test-cluster
+test-cluster: env
+	$(BIN)/python -m tests.cluster.run

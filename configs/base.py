@@ -5,6 +5,8 @@ A study's file calls `study_config` with the text after the colon of `--config=F
     pretrain                      predict the stain
     segment,init=isl,n=1          segment with one annotated image, from a pretext run's weights
     (nothing)                     both stages, for a sweep: `pretrain.*` and `train.*`
+    preset=paper                  the paper's settings: fixed crops, no augmentation, all peaks of
+                                  the distance map, which is read as it is (h alone is calibrated)
 
 Any key can be overridden on the command line, `--config.train.num_steps=2000`.
 """
@@ -15,11 +17,12 @@ from ml_collections import ConfigDict, config_dict
 
 STAGES = ("pretrain", "segment")
 INITS = ("random", "imagenet", "isl")
+PRESETS = ("default", "paper")
 
 
 def parse_argument(text: str, **defaults: str) -> dict[str, str]:
     """Split `segment,init=isl,n=10` into `stage` and named values; unknown names are an error."""
-    values = {"stage": "", "init": "imagenet", "n": "1"} | defaults
+    values = {"stage": "", "init": "imagenet", "n": "1", "preset": "default"} | defaults
     for part in filter(None, text.split(",")):
         name, equals, value = part.partition("=")
         if not equals:
@@ -32,6 +35,8 @@ def parse_argument(text: str, **defaults: str) -> dict[str, str]:
         raise ValueError(f"config argument {text!r}: stage is one of {', '.join(STAGES)}")
     if values["init"] not in INITS:
         raise ValueError(f"config argument {text!r}: init is one of {', '.join(INITS)}")
+    if values["preset"] not in PRESETS:
+        raise ValueError(f"config argument {text!r}: preset is one of {', '.join(PRESETS)}")
     if not values["n"].isdigit() or int(values["n"]) < 1:
         raise ValueError(f"config argument {text!r}: n is a number of annotated images, 1 or more")
     return values
@@ -97,15 +102,15 @@ def _data() -> dict[str, Any]:
         # Crops drawn from each image. Paper: 5.
         "crops_per_image": 5,
         # New crops in every epoch instead of the same ones. Paper: the same.
-        "fresh_crops": False,
+        "fresh_crops": True,
         # Crops start anywhere but in these shares of the image's height and width: top,
         # bottom, left, right. Paper, cell study: the badly lit top third is left out.
         "margin": (0.0, 0.0, 0.0, 0.0),
         # Random flips and quarter turns. Paper: none.
-        "flips": False,
+        "flips": True,
         # Standard deviation of a random gain (log-normal) and offset of the standardised
         # image. Paper: none.
-        "intensity": 0.0,
+        "intensity": 0.1,
         # Who holds the training crops: device, host (sends a batch at a time), or auto: the
         # device if they take no more than device_mib (0: a quarter of its free memory).
         "placement": "auto",
@@ -148,9 +153,11 @@ def study_config(
                 # Of the training: float32, bfloat16, or auto, bfloat16 on GPU and TPU, float32 on
                 # CPU. h is calibrated and scores are made in float32.
                 "compute_dtype": "auto",
-                # Two convolutions after an ISL network, cell study: paper (the last one linear) or
-                # reference (each with BatchNorm and ReLU, as the authors' code).
-                "head": "paper",
+                # Two convolutions after the U-Net, cell study: none, paper (the last one linear) or
+                # reference (each with BatchNorm and ReLU, as the authors' code), whatever the first
+                # weights are. auto: paper after an ISL network, none otherwise, as the paper has
+                # it. A sweep gives ISL's to the control, too (`isl-sweep --comparison`).
+                "head": "auto",
                 # Slope of eq. (1), nucleus study from ISL. Paper: 1.
                 "slope": 1.0,
             },
@@ -167,18 +174,31 @@ def study_config(
                 "distance_scale": "normalised",
                 # Map units that a network output of 1 stands for.
                 "distance_unit": 255.0,
+                # single: one peak a cell, so that no cell with a neck reads as two; all: the
+                # distance as it is (paper).
+                "distance_peaks": "single",
             },
             "loss": {
                 # Weight of the semantic term of eq. (2). auto: the initial ratio of MSE to BCE, the
-                # paper's rule (2000 for its maps).
+                # paper's rule (2000 for its maps). One value for all arms of a sweep.
                 "alpha": "auto",
                 # Batches that auto averages over.
                 "alpha_batches": 8,
             },
+            # How maps become labels: numbers, or auto, chosen on the annotated training images for
+            # the highest mAP (nuclei: IoU).
             "instances": {
-                # Contrast of a marker in map units, 0 or more (paper: 10 on its maps), or auto:
-                # chosen on the annotated training images for the highest mAP.
+                # Contrast of a marker in map units, 0 or more. Paper: 10 on its maps.
                 "h": "auto",
+                # Gaussian that smooths the distance map before, pixels. Paper: none, 0.
+                "sigma": "auto",
+                # Foreground probability. Paper: 0.5.
+                "threshold": "auto",
+                # Pixels of the smallest object. Paper: 0.
+                "min_size": "auto",
+                # Predictions of an image that are averaged: 1, 4 (flipped) or 8 (flipped and
+                # turned). Paper: 1.
+                "tta": 1,
             },
             "train": _train(20_000, 1e-3, segment),
         }
@@ -188,4 +208,14 @@ def study_config(
         config.num_annotated = 0
     elif not stage:
         config.pretrain = _train(200_000, 1e-3, pretrain)
+    if argument["preset"] == "paper":
+        config.update(_PAPER)
     return config
+
+
+# What the paper does otherwise, or not at all.
+_PAPER = {
+    "data": {"fresh_crops": False, "flips": False, "intensity": 0.0},
+    "target": {"distance_peaks": "all"},
+    "instances": {"sigma": "0", "threshold": "0.5", "min_size": "0", "tta": 1},
+}

@@ -1,13 +1,16 @@
-"""Whole or not at all: the one place that writes files and folders, and reads our own JSON.
+"""Whole or not at all: the one place that writes files and folders, and reads our own back.
 
 What is written appears under its name only when it is complete. An error, a full disk or a killed
-process leaves what was there before; drafts are hidden, and nobody takes them for results.
+process leaves what was there before; drafts are hidden, and nobody takes them for results. What is
+read is held against what it should be: ValueError names a damaged file and the remedy.
 """
 
 import contextlib
 import itertools
 import json
 import os
+import platform
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +19,12 @@ from typing import Any
 _DRAFT_SUFFIX = ".partial"
 # Two threads of one process may write to one name: their drafts must differ.
 _numbers = itertools.count()
+_HOST = re.sub(r"\W", "", platform.node())[:24] or "host"
+_DRAFT = re.compile(rf"\..+\.(\w+)-(\d+)-\d+{re.escape(_DRAFT_SUFFIX)}(?:\.[^.]+)?")
+_KINDS = {
+    str: "text", int: "a whole number", float: "a finite number", bool: "true or false",
+    dict: "a table", list: "a list", None: "null",
+}  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -25,16 +34,13 @@ def written_whole(path: Path) -> Iterator[Path]:
     Files and folders: the caller makes whichever it wants. After an error nothing is left of the
     draft, and `path` is as it was.
     """
-    # The suffix stays: writers choose their format by it. The dot hides the draft from patterns.
-    draft = path.with_name(
-        f".{path.stem}.{os.getpid()}-{next(_numbers)}{_DRAFT_SUFFIX}{path.suffix}"
-    )
+    _restore(path)
+    draft = _hidden(path, f"{_HOST}-{os.getpid()}-{next(_numbers)}", most=40)
     try:
         yield draft
         _take_the_place_of(path, draft)
     except BaseException:
-        with contextlib.suppress(OSError):
-            shutil.rmtree(draft) if draft.is_dir() else draft.unlink(missing_ok=True)
+        _remove(draft)
         raise
 
 
@@ -43,17 +49,66 @@ def resumed_whole(path: Path, tag: str = "") -> Iterator[Path]:
     """As `written_whole`, of work that goes on: after an error the draft stays.
 
     The next call with this `path` and `tag` gets the draft of the one before; the tag keeps apart
-    what must not be mixed. One process at a time; who knows a draft to be worthless removes it.
+    what must not be mixed, and drafts of other tags are cleared. One process at a time; who knows a
+    draft to be worthless removes it.
     """
-    draft = path.with_name(f".{path.stem}.{tag or 'resumed'}{_DRAFT_SUFFIX}{path.suffix}")
+    _restore(path)
+    draft = _hidden(path, tag or "resumed")
+    names = re.escape(_hidden(path, "*").name).replace(r"\*", r"[^.]+")
+    for other in path.parent.iterdir() if path.parent.is_dir() else ():
+        if other != draft and re.fullmatch(names, other.name) and not _DRAFT.fullmatch(other.name):
+            _remove(other)
     yield draft
     _take_the_place_of(path, draft)
 
 
+def clear_drafts(folder: Path) -> None:
+    """Remove drafts in a folder whose processes have died on this machine."""
+    for path in folder.glob(f".*{_DRAFT_SUFFIX}*"):
+        match = _DRAFT.fullmatch(path.name)
+        if match and match[1] == _HOST and not is_alive(int(match[2])):
+            _remove(path)
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process of this machine runs, whoever's it is."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # somebody else's
+        return True
+    return True
+
+
+def _hidden(path: Path, tag: str, most: int = 255) -> Path:
+    # The suffix stays: writers choose their format by it. The dot hides the draft from patterns.
+    return path.with_name(f".{path.stem[:most]}.{tag}{_DRAFT_SUFFIX}{path.suffix}")
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
 def _take_the_place_of(path: Path, draft: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
+    if not path.is_dir() or not draft.exists():
+        draft.replace(path)
+        return
+    before = _hidden(path, "before")
+    path.replace(before)  # two renames, which take no time; to remove it first may take minutes
     draft.replace(path)
+    _remove(before)
+
+
+def _restore(path: Path) -> None:
+    """What a process left that was killed while one folder took the place of another."""
+    before = _hidden(path, "before")
+    if before.is_dir():
+        _remove(before) if path.exists() else before.replace(path)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -72,24 +127,61 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
-def read_json(path: Path, *, remedy: str) -> Any:
-    """Content of a JSON file of ours; ValueError that names it and the remedy if it is damaged."""
+def read_json(path: Path, *, remedy: str, keys: Mapping[str, Any] | None = None) -> Any:
+    """Content of a JSON file of ours; with `keys`, a table that has them (see `misfit`)."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # of the syntax, and of bytes that are no text
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # of the syntax, and of bytes that are no text
         raise ValueError(f"{path}: damaged ({error}); {remedy}") from error
+    found = None if keys is None else misfit(stored, keys)
+    if found:
+        raise ValueError(f"{path}: damaged ({found}); {remedy}")
+    return stored
 
 
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Objects of a file with one JSON object a line; none where there is no file.
+def misfit(value: Any, wanted: Any, name: str = "it") -> str | None:
+    """What keeps a JSON value from being as `wanted`; None if it is.
 
-    A line that cannot be read is passed over: the last one of a killed run may be cut.
+    A type (`float`: finite, whole ones too), None, several of these in a tuple, `[kind]` for a list
+    of a kind, or a table of keys, of which `"name?"` may be missing.
+    """
+    if isinstance(wanted, Mapping):
+        if not isinstance(value, dict):
+            return f"{name} is no table"
+        for key, kind in wanted.items():
+            inner = key.removesuffix("?")
+            if inner not in value and inner == key:
+                return f"{name} has no {key!r}"
+            if inner in value and (told := misfit(value[inner], kind, inner)):
+                return told
+        return None
+    if isinstance(wanted, list):
+        if not isinstance(value, list | tuple):
+            return f"{name} is no list"
+        return next(
+            (t for n, v in enumerate(value) if (t := misfit(v, wanted[0], f"{name}[{n}]"))), None
+        )
+    if isinstance(wanted, tuple):
+        told = [misfit(value, kind, name) for kind in wanted]
+        return None if None in told else told[0]
+    if wanted is float:
+        fits = type(value) in (int, float) and -1e300 < value < 1e300
+    else:
+        fits = value is None if wanted is None else type(value) is wanted
+    return None if fits else f"{name} is {str(value)[:40]!r}, expected {_KINDS[wanted]}"
+
+
+def read_json_lines(path: Path, keys: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    """Tables of a file with one JSON object a line; none where there is no file.
+
+    A line that cannot be read, or lacks one of `keys`, is passed over: the last one of a killed run
+    may be cut.
     """
     found = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        with contextlib.suppress(json.JSONDecodeError):
+    for line in path.read_bytes().splitlines() if path.is_file() else ():
+        with contextlib.suppress(ValueError, RecursionError):
             found.append(json.loads(line))
-    return found
+    return [value for value in found if misfit(value, keys or {}) is None]
 
 
 def write_json_lines(path: Path, records: Sequence[Mapping[str, Any]]) -> None:

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Literal
 
 DistanceScale = Literal["normalised", "pixels"]
+DistancePeaks = Literal["single", "all"]
 Activation = Literal["sigmoid", "shifted_sigmoid"]
 Metric = Literal["pcc", "iou", "map"]
 # Which crops hold enough signal to be kept (`data.crops.valid_positions`).
@@ -19,6 +20,8 @@ CropRule = Literal["stain_signal", "foreground", "any_label", "any"]
 
 STUDIES = ("nucleus", "cell")
 DISTANCE_SCALES: tuple[DistanceScale, ...] = ("normalised", "pixels")
+# One peak a cell (`data.peaks`), or all that the distance has.
+DISTANCE_PEAKS: tuple[DistancePeaks, ...] = ("single", "all")
 # Each cell's maximum in a normalised distance map, in map units.
 NORMALISED_PEAK = 255.0
 
@@ -36,9 +39,9 @@ class Task:
     """What one stage learns, and what its network's outputs mean.
 
     `activation` turns a semantic logit into a probability: `sigmoid`, or `shifted_sigmoid`, eq.
-    (1), with `slope`, for networks that were pretrained on a stain. `distance_scale` is that of the
-    distance map; an output of 1 stands for `distance_unit` of its map units. Raises ValueError for
-    a word that is none of these.
+    (1), with `slope`, for networks that were pretrained on a stain. `distance_scale` and
+    `distance_peaks` are those of the distance map; an output of 1 stands for `distance_unit` of its
+    map units. Raises ValueError for a word that is none of these.
     """
 
     kind: Kind
@@ -46,6 +49,7 @@ class Task:
     slope: float = 1.0
     distance_scale: DistanceScale = "normalised"
     distance_unit: float = NORMALISED_PEAK
+    distance_peaks: DistancePeaks = "single"
 
     def __post_init__(self) -> None:
         if self.kind not in tuple(Kind):
@@ -59,6 +63,11 @@ class Task:
             raise ValueError(
                 f"target.distance_scale={self.distance_scale!r}: choose one of "
                 f"{', '.join(DISTANCE_SCALES)}"
+            )
+        if self.distance_peaks not in DISTANCE_PEAKS:
+            raise ValueError(
+                f"target.distance_peaks={self.distance_peaks!r}: choose one of "
+                f"{', '.join(DISTANCE_PEAKS)}"
             )
         if not 0 < self.distance_unit < float("inf"):
             raise ValueError(f"target.distance_unit={self.distance_unit}: choose more than 0")

@@ -4,6 +4,7 @@ import importlib.resources
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,9 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
+from isl_jax.locks import locked
 from isl_jax.study.settings import Experiment
 
-# How long the other processes of a run wait at their end for the first, which has more to do.
-_LAST_WORK_SECONDS = 3600
 # Ways to say how long a training is, of which one counts.
 _LENGTHS = ("num_steps", "num_epochs", "num_samples")
 
@@ -33,35 +33,26 @@ def find_packaged_config() -> None:
                 sys.argv[index] = f"--config={packaged}{colon}{text}"
 
 
-def start_processes(
-    coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
-) -> None:
-    """Join the other processes of a run that has several; before anything else of jax.
-
-    `coordinator` is HOST:PORT of process 0. Without it, the tasks that SLURM's srun started find
-    each other, and a process that is alone stays alone. Raises ValueError for half an address.
-    """
-    given = (coordinator, num_processes, process_id)
-    if all(value is not None for value in given):
-        if not 0 <= int(process_id or 0) < int(num_processes or 0):
-            raise ValueError(
-                f"--process_id={process_id}: choose 0 to {int(num_processes or 0) - 1}, "
-                "another one in each process"
-            )
-        jax.distributed.initialize(
-            coordinator, num_processes, process_id, shutdown_timeout_seconds=_LAST_WORK_SECONDS
-        )
-    elif any(value is not None for value in given):
-        raise ValueError("--coordinator, --num_processes and --process_id belong together")
-    elif int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
-        jax.distributed.initialize(shutdown_timeout_seconds=_LAST_WORK_SECONDS)
+def locked_by_first(folder: Path, remedy: str) -> AbstractContextManager[None]:
+    """`locked`, of a run of several processes by the first of them."""
+    return locked(folder, remedy) if jax.process_index() == 0 else nullcontext()
 
 
 def configure_jax() -> None:
-    """Keep compiled programs between runs: a second start is then several times faster."""
-    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+    """Keep compiled programs between runs: a second start is then several times faster.
+
+    Where no such folder can be written, they are compiled anew in each run.
+    """
+    if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        return
+    try:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(cache / "isl_jax" / "compilation"))
+        folder = cache.absolute() / "isl_jax" / "compilation"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # RuntimeError: a user without a home
+        return
+    if os.access(folder, os.W_OK | os.X_OK):
+        jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
 def read_config(flag: flags.FlagHolder[Any]) -> dict[str, Any]:

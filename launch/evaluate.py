@@ -20,9 +20,12 @@ from absl import flags
 from isl_jax.data.crops import NO_MARGIN, CropPlan
 from isl_jax.data.store import open_dataset
 from isl_jax.files import read_json
-from isl_jax.ingest import readers
+from isl_jax.inference.augmented import TTA
+from isl_jax.ingest.labels import read_label_image
+from isl_jax.ingest.listing import stem_of_image
 from isl_jax.launch.command import command
 from isl_jax.launch.configuration import configure_jax
+from isl_jax.locks import locked
 from isl_jax.study.evaluate import evaluate_labels, evaluate_run
 from isl_jax.study.records import (
     OTHERS,
@@ -53,7 +56,17 @@ _CROP_SEED = flags.DEFINE_integer(
     None,
     "Draws the crops, the same for runs to compare; default: as the sweep, else 0.",
 )
+_TTA = flags.DEFINE_enum(
+    "tta",
+    None,
+    [str(number) for number in TTA],
+    "Predict each image so often, flipped and turned; default: the model's.",
+)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace scores that were made on other crops.")
+# What a run's config.json says of its crops.
+_DATA_KEYS = {
+    "root?": (str, None), "crop_size?": int, "crops_per_image?": int, "margin?": [float],
+}  # fmt: skip
 
 
 def main() -> int:
@@ -82,15 +95,16 @@ def _evaluate_labels(predictions: Path) -> tuple[Summary, Path]:
         raise ValueError("--predictions needs --data_root=DATA, which holds the truth")
     dataset = open_dataset(root)
     plan = _plan(workdir, sweep, {})
-    summary = evaluate_labels(
-        predictions,
-        workdir,
-        dataset,
-        plan,
-        read=lambda path: readers.read(path)[0],
-        suffixes=readers.IMAGE_SUFFIXES,
-        split=_SPLIT.value,
-    )
+    with locked(workdir, "choose another --workdir, or --name"):
+        summary = evaluate_labels(
+            predictions,
+            workdir,
+            dataset,
+            plan,
+            read=read_label_image,
+            stem_of=stem_of_image,
+            split=_SPLIT.value,
+        )
     return summary, workdir
 
 
@@ -101,14 +115,17 @@ def _evaluate_run() -> tuple[Summary, Path]:
     path = workdir / CONFIG
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; name the --workdir of isl-train")
-    data = read_json(path, remedy="name the --workdir of another run")["data"]
+    remedy = "name the --workdir of another run"
+    data = read_json(path, remedy=remedy, keys={"data": _DATA_KEYS})["data"]
     dataset = open_dataset(_DATA_ROOT.value or str(data.get("root")))
     # The run of a sweep is tested on the crops of the sweep.
     above = workdir.absolute().parents[:2]
     sweep = next((folder for folder in above if (folder / SWEEP).exists()), None)
     plan = _plan(workdir, sweep, data)
     configure_jax()
-    return evaluate_run(workdir, dataset, plan, split=_SPLIT.value), workdir
+    tta = None if _TTA.value is None else int(_TTA.value)
+    with locked(workdir, "choose another --workdir"):
+        return evaluate_run(workdir, dataset, plan, split=_SPLIT.value, tta=tta), workdir
 
 
 def _plan(workdir: Path, sweep: Path | None, data: dict[str, Any]) -> CropPlan:

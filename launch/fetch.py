@@ -12,10 +12,11 @@ Licence and citation are printed, and saved as SOURCE.txt beside the files.
 from pathlib import Path
 
 from absl import flags
-from tqdm import tqdm
 
 from isl_jax.ingest.public import PublicFile, PublicSet, fetch, is_present, load_registry
 from isl_jax.launch.command import command
+from isl_jax.launch.waiting import Waiting
+from isl_jax.locks import locked
 
 _REGISTRY = load_registry()
 _DATASET = flags.DEFINE_enum("dataset", None, sorted(_REGISTRY), "Which public set.")
@@ -39,7 +40,8 @@ def main() -> None:
         raise ValueError("no --out: give the folder to write, or --dry_run to look only")
     out = Path(_OUT.value)
     todo = sum(file.bytes for file in files if not is_present(file, out))
-    with tqdm(total=todo, unit="B", unit_scale=True, desc="fetch", disable=None) as bar:
+    bar = Waiting("fetch", todo, "B", scaled=True)
+    with locked(out, "choose another --out"), bar:
         fetched = fetch(public_set, files, out, base_url=_BASE_URL.value, on_bytes=bar.update)
     print(
         f"{out}: {len(files)} files, {_megabytes(files)}; {len(fetched)} fetched "

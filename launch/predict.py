@@ -24,30 +24,39 @@ import dataclasses
 import functools
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax.numpy as jnp
 from absl import flags
 from tqdm import tqdm
 
+from isl_jax.inference.augmented import TTA
+from isl_jax.inference.expansion import split_inputs
+from isl_jax.inference.folder import read_records
 from isl_jax.inference.info import ModelInfo
-from isl_jax.inference.job import ImageSource, Job, fingerprint, read_records, shard
-from isl_jax.inference.model import Model, load_model, model_folder
-from isl_jax.inference.pipeline import Outcome, predict_all
+from isl_jax.inference.job import ImageSource, Job, fingerprint, shard
+from isl_jax.inference.model import Model, load_model
+from isl_jax.inference.opening import roles_of
+from isl_jax.inference.pipeline import Outcome, Pace, predict_all
 from isl_jax.inference.relabel import find_maps
-from isl_jax.inference.sources import find_sources, roles_of
+from isl_jax.inference.sources import FoundSources, find_sources, told
+from isl_jax.inference.stored import model_folder
 from isl_jax.inference.tiling import HALO, TILE
 from isl_jax.ingest.layouts import parse_roles
 from isl_jax.ingest.presets import load_layout
 from isl_jax.launch.command import command
 from isl_jax.launch.configuration import configure_jax
+from isl_jax.locks import locked
 from isl_jax.outputs.pictures import write_contact_sheet
-from isl_jax.outputs.writers import outputs_of, write_outputs
+from isl_jax.outputs.writers import files_of_image, outputs_of, write_outputs
 
 _MODEL = flags.DEFINE_string("model", None, "Workdir of a run, or its model folder.")
-_INPUT = flags.DEFINE_list("input", None, "Images: files, folders, patterns, lists (.txt).")
+_INPUT = flags.DEFINE_string(
+    "input", None, "Images: files, folders, patterns, lists (.txt), separated by commas."
+)
 _FROM_MAPS = flags.DEFINE_string(
     "from_maps", None, "Folder of earlier --outputs=maps: label these anew, without the network."
 )
@@ -65,10 +74,19 @@ _BIN = flags.DEFINE_integer(
 )
 _EXCLUDE = flags.DEFINE_string("exclude", None, "Leave out images in whose name this is found.")
 _H = flags.DEFINE_float("h", None, "Marker contrast in map units; default: the model's.")
+_SIGMA = flags.DEFINE_float(
+    "sigma", None, "Gaussian on the distance map before, pixels; default: the model's."
+)
 _THRESHOLD = flags.DEFINE_float("threshold", None, "Foreground probability; default: the model's.")
 _MIN_SIZE = flags.DEFINE_integer("min_size", None, "Drop objects of fewer pixels.")
 _FILL_HOLES = flags.DEFINE_bool("fill_holes", None, "Fill holes in objects.")
 _KEEP_UNMARKED = flags.DEFINE_bool("keep_unmarked", None, "Keep foreground without a marker.")
+_TTA = flags.DEFINE_enum(
+    "tta",
+    None,
+    [str(number) for number in TTA],
+    "Predictions of an image that are averaged, flipped (4) and turned (8); default: the model's.",
+)
 _SHARD = flags.DEFINE_string("shard", None, "Only this share of the images, i/n with i from 0.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Predict again what is done already.")
 _TILE = flags.DEFINE_integer("tile", TILE, "Longest side that is not cut into tiles, pixels.")
@@ -87,36 +105,40 @@ def main() -> int:
     """Predict what the flags name; 1 if any image failed."""
     configure_jax()
     path = model_folder(_needed(_MODEL))
-    model = load_model(path, compute_dtype=jnp.dtype(_COMPUTE_DTYPE.value))
+    tta = None if _TTA.value is None else int(_TTA.value)
+    model = load_model(path, compute_dtype=jnp.dtype(_COMPUTE_DTYPE.value), tta=tta)
     model.info = _with_flags(model.info)
+    # Names of files may be no text.
+    cast(Any, sys.stdout).reconfigure(errors="backslashreplace")
     job = _job(path, model.info)
-    sources, num_unused = _sources(model.info)
+    sources, unused = _sources(model.info)
     if _SHARD.value:
         sources = shard(sources, _SHARD.value)
-    job.prepare()
-    todo = [s for s in sources if _OVERWRITE.value or not job.is_done(s)]
-    print(
-        f"{len(sources)} images, {len(sources) - len(todo)} done already"
-        + (f"; {num_unused} files of other channels are not used" if num_unused else "")
-    )
-    return _predict(todo, model, job)
+    share = _SHARD.value and _SHARD.value.replace("/", "-of-")
+    with locked(job.folder, "choose another --out", share=share):
+        todo = [s for s in sources if _OVERWRITE.value or not job.is_done(s)]
+        job.check_free(todo, overwrite=_OVERWRITE.value)
+        job.prepare()
+        print(f"{len(sources)} images, {len(sources) - len(todo)} done already{told(unused)}")
+        return _predict(todo, model, job)
 
 
-def _sources(info: ModelInfo) -> tuple[Sequence[ImageSource], int]:
-    """The images to predict, or the maps to label anew; and the number of files not used."""
-    images, num_unused = [], 0
+def _sources(info: ModelInfo) -> tuple[Sequence[ImageSource], Sequence[Path]]:
+    """The images to predict, or the maps to label anew; and the files that are not used."""
+    found = FoundSources([], [])
     if _INPUT.value or not _FROM_MAPS.value:
-        inputs: list[str] = _needed(_INPUT)
+        inputs = split_inputs(_needed(_INPUT))
         roles = parse_roles(_CHANNELS.value) if _CHANNELS.value else roles_of(info.channels)
         layout = load_layout(_LAYOUT.value) if _LAYOUT.value else None
-        images, num_unused = find_sources(inputs, roles, layout=layout, exclude=_EXCLUDE.value)
+        found = find_sources(inputs, roles, layout=layout, exclude=_EXCLUDE.value)
     if not _FROM_MAPS.value:
-        return images, num_unused
-    return find_maps(Path(_FROM_MAPS.value), info, images), num_unused
+        return found.images, found.unused
+    return find_maps(Path(_FROM_MAPS.value), info, found.images), found.unused
 
 
 def _predict(sources: Sequence[ImageSource], model: Model, job: Job) -> int:
     began, failed, num_done = time.perf_counter(), [], 0
+    pace = Pace(len(sources))
     outcomes = predict_all(
         sources,
         model,
@@ -133,31 +155,48 @@ def _predict(sources: Sequence[ImageSource], model: Model, job: Job) -> int:
             else:
                 failed.append(outcome)
                 bar.write(f"failed: {_reason(outcome)}", file=sys.stderr)
+                if flags.FLAGS.debug and outcome.error is not None:
+                    traceback.print_exception(outcome.error)
             bar.set_postfix_str(job.stopwatch.shares(), refresh=False)
             bar.update()
+            line = pace.line(num_done + len(failed))
+            if line and bar.disable:
+                print(line, file=sys.stderr, flush=True)
     seconds = time.perf_counter() - began
     if sources:
         shares = job.stopwatch.shares()
         print(f"{num_done} images in {seconds:.1f} s, {num_done / seconds:.3g} images/s ({shares})")
-    if "overlay" in job.outputs:
-        faults = {outcome.name: _reason(outcome) for outcome in failed}
-        print(write_contact_sheet(job.folder, read_records(job.folder), faults))
+    page = _write_page(job, failed) if "overlay" in job.outputs else True
     if not failed:
-        return 0
+        return 0 if page else 1
     left = len(sources) - num_done - len(failed)
     print(f"error: {len(failed)} images failed:", file=sys.stderr)
     for outcome in failed:
         print(f"  {_reason(outcome)}", file=sys.stderr)
-    if left:
+    if any(outcome.is_disk_full for outcome in failed):
         remedy = "make room and run again, what is done is skipped"
         print(f"the disk is full: {left} images were not begun; {remedy}", file=sys.stderr)
     return 1
 
 
+def _write_page(job: Job, failed: Sequence[Outcome]) -> bool:
+    """Write the page of all images; whether that went well."""
+    faults = {outcome.name: _reason(outcome) for outcome in failed}
+    try:
+        print(write_contact_sheet(job.folder, read_records(job.folder), faults))
+    except (OSError, ValueError) as error:
+        print(f"error: the page is not written: {error}", file=sys.stderr)
+        return False
+    return True
+
+
 def _reason(outcome: Outcome) -> str:
+    error = outcome.error
     if outcome.is_disk_full:
         return f"{outcome.name}: no space left in {_OUT.value}"
-    text = " ".join(str(outcome.error).split())
+    text = " ".join(str(error).split())
+    if not isinstance(error, ValueError | OSError | LookupError | MemoryError):
+        text = f"{type(error).__name__}: {text} (--debug shows where)"
     return text if outcome.name in text else f"{outcome.name}: {text}"
 
 
@@ -177,14 +216,15 @@ def _job(path: Path, info: ModelInfo) -> Job:
     parameters = (_TILE.value, _HALO.value, dtype, _CHANNELS.value, str(maps))
     folder = Path(_needed(_OUT))
     write = functools.partial(write_outputs, folder, info, outputs)
-    return Job(folder, info, outputs, fingerprint(path, info, *parameters), write)
+    files = functools.partial(files_of_image, info, outputs)
+    return Job(folder, info, outputs, fingerprint(path, info, *parameters), write, files)
 
 
 def _with_flags(info: ModelInfo) -> ModelInfo:
     """The model's description, with what the flags say of post-processing."""
     given = {
         flag.name: flag.value
-        for flag in (_H, _THRESHOLD, _MIN_SIZE, _FILL_HOLES, _KEEP_UNMARKED)
+        for flag in (_H, _SIGMA, _THRESHOLD, _MIN_SIZE, _FILL_HOLES, _KEEP_UNMARKED)
         if flag.value is not None
     }
     options = dataclasses.replace(info.postprocessing, **given)

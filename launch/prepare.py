@@ -15,18 +15,26 @@ A layout of your own: a .py file with `layout = Layout(...)`, or the same keys a
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
-from tqdm import tqdm
 
 from isl_jax.data import splits
+from isl_jax.data.normalisation import NORMALISATIONS
 from isl_jax.data.preparation import prepare
+from isl_jax.data.stain import STAIN_RULES
+from isl_jax.data.store import open_dataset
 from isl_jax.ingest.checked import CheckedField, check_fields, recipe_of
-from isl_jax.ingest.discovery import match_files
-from isl_jax.ingest.layouts import Layout, Role, parse_roles
-from isl_jax.ingest.overview import ChannelOverview, look
+from isl_jax.ingest.discovery import channels_there, match_files
+from isl_jax.ingest.fields import RawField
+from isl_jax.ingest.images import AskForError
+from isl_jax.ingest.layouts import Layout, Role, label_channels, parse_roles
+from isl_jax.ingest.overview import look
 from isl_jax.ingest.presets import PRESETS, load_layout
+from isl_jax.ingest.survey import Survey
 from isl_jax.launch.command import command
+from isl_jax.launch.waiting import Waiting
+from isl_jax.locks import locked
 from isl_jax.task import STUDIES
 
 _SOURCE = flags.DEFINE_string("source", None, "Folder with the raw files (searched recursively).")
@@ -42,9 +50,15 @@ _EXCLUDE = flags.DEFINE_string("exclude", None, "Leave out fields in whose name 
 _STUDY = flags.DEFINE_enum("study", None, STUDIES, "What is segmented (default: the layout's).")
 _PIXEL_SIZE = flags.DEFINE_float("pixel_size", None, "Pixel size of the raw images, µm.")
 _BIN = flags.DEFINE_integer("bin", 1, "Average blocks of this many pixels squared.", lower_bound=1)
+_NORMALISATION = flags.DEFINE_enum(
+    "normalisation", None, tuple(NORMALISATIONS),
+    "Input planes minus their background, or standardised as in the paper (default: flat; of the "
+    "paper's layouts: standardise).",
+)  # fmt: skip
 _STAIN_SCALE = flags.DEFINE_enum(
-    "stain_scale", "percentile", ("percentile", "dtype"),
-    "Stain to 0..1 by percentiles 0.1 and 99.9 of the training fields, or by the dtype's maximum.",
+    "stain_scale", None, STAIN_RULES,
+    "Stain to a target by the signal of each field, by percentiles 0.1 and 99.9 of the training "
+    "fields, or by the dtype's maximum (default: field; of the paper's layouts: percentile).",
 )  # fmt: skip
 _TEST = flags.DEFINE_float("test", 0.2, "Fraction of the fields withheld for the test, by group.")
 _VAL = flags.DEFINE_float("val", 0.1, "Fraction of the fields for validation, by group.")
@@ -55,38 +69,58 @@ _SEED = flags.DEFINE_integer("seed", 0, "Seed of the split.")
 _WORKERS = flags.DEFINE_integer("workers", 1, "Processes that convert fields.", lower_bound=1)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the folder --out if it exists.")
 
+# Layouts of the paper's data sets, which are prepared as the paper says.
+_PAPERS = ("dataset1", "dataset2")
+
+# Files that the summary names.
+_MOST_NAMES = 5
+
 
 def main() -> int | None:
     """Match, check, convert; the dry run prints the table instead of converting."""
+    try:
+        return _main()
+    except AskForError as error:
+        raise ValueError(_worded(error)) from error
+
+
+def _main() -> int | None:
     if _SOURCE.value is None:
         raise ValueError("no --source: give the folder with the raw files")
     layout = _layout()
-    fields, unmatched = match_files(Path(_SOURCE.value), layout, exclude=_EXCLUDE.value)
+    source = Path(_SOURCE.value)
+    fields, unmatched = match_files(source, layout, exclude=_EXCLUDE.value)
+    _check_labels_found(source, fields, unmatched)
     split_of, split_record = _split({field.name: field.group for field in fields})
     if _DRY_RUN.value:
         return _dry_run(fields, unmatched, layout, split_of)
     if _OUT.value is None:
         raise ValueError("no --out: give the folder to write, or --dry_run to look only")
     out = Path(_OUT.value)
-    if out.exists() and not _OVERWRITE.value:
-        raise ValueError(f"{out}: exists already; choose another --out, or give --overwrite")
-    with _bar("check", len(fields)) as bar:
-        checked = check_fields(fields, layout, on_field=bar.update)
-    recipe = recipe_of(
-        layout,
-        binning=_BIN.value,
-        stain_scale=_STAIN_SCALE.value,
-        source=str(Path(_SOURCE.value).resolve()),
-        split=split_record,
-    )
-    with _bar("prepare", len(split_of)) as bar:
-        prepare(checked, split_of, out, recipe, workers=_WORKERS.value, on_field=bar.update)
-    _print_summary(out, checked, split_of, len(unmatched))
+    with locked(out, "choose another --out", replaces=True):
+        if out.exists() and not _OVERWRITE.value:
+            raise ValueError(f"{out}: exists already; choose another --out, or give --overwrite")
+        with Waiting("check", len(fields)) as bar:
+            checked = check_fields(fields, layout, on_field=bar.update)
+        recipe = recipe_of(
+            layout,
+            binning=_BIN.value,
+            **_targets_and_inputs(),
+            source=str(source.resolve()),
+            split=split_record,
+        )
+        with Waiting("prepare", len(split_of)) as bar:
+            prepare(checked, split_of, out, recipe, workers=_WORKERS.value, on_field=bar.update)
+    _print_summary(out, checked, split_of, unmatched)
     return None
 
 
-def _bar(name: str, total: int) -> tqdm:
-    return tqdm(desc=name, total=total, unit="field", disable=None)  # no bar in log files
+def _targets_and_inputs() -> dict[str, Any]:
+    """How stains are scaled and inputs normalised: by the flags, or else as the layout wants."""
+    is_papers = _LAYOUT.value in _PAPERS
+    kind = _NORMALISATION.value or ("standardise" if is_papers else "flat")
+    rule = _STAIN_SCALE.value or ("percentile" if is_papers else "field")
+    return {"normalisation": NORMALISATIONS[kind], "stain_scale": rule}
 
 
 def _layout() -> Layout:
@@ -120,63 +154,67 @@ def _split(groups: dict[str, str]) -> tuple[dict[str, str], dict]:
     return splits.split_by_fraction(groups, **fractions), {"method": "fraction", **fractions}
 
 
-_COLUMNS = (
-    "field", "group", "split", "channel", "shape", "dtype", "planes", "range", "saturated", "empty",
-    "files",
-)  # fmt: skip
-
-
 def _dry_run(fields, unmatched, layout: Layout, split_of: dict[str, str]) -> int:
     """Print the table of what was matched, all faults found, and the files left over."""
-    rows: list[tuple[str, ...]] = [_COLUMNS]
-    faults: list[str] = []
-    with _bar("look", len(fields)) as bar:
+    survey = Survey(len(fields), layout.study)
+    with Waiting("look", len(fields)) as bar:
         for field in fields:
-            channels, found = look(field, layout)
-            first = (field.name, field.group, split_of.get(field.name, "left out"))
-            num_files = str(sum(map(len, field.files.values())))
-            for number, channel in enumerate(channels):
-                own = (first, num_files) if number == 0 else (("", "", ""), "")
-                rows.append((*own[0], *_cells(channel), own[1]))
-            faults += [f"fault: {line}" for line in found]
+            channels, faults = look(field, layout, word=_worded)
+            survey.add(field, split_of.get(field.name, "left out"), channels, faults)
             bar.update()
-    if not faults:
+    if not survey.faults:
         try:
             check_fields(fields, layout)
         except ValueError as error:  # fields that are sound, but do not fit together
-            faults.append(f"fault: {error}")
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        )
-    for line in [*faults, *(f"not used: {path}" for path in unmatched)]:
+            survey.faults.append(_worded(error))
+    for line in survey.lines(unmatched):
         print(line)
-    return 1 if faults else 0
+    return 1 if survey.faults else 0
 
 
-def _cells(channel: ChannelOverview) -> tuple[str, ...]:
-    return (
-        channel.channel,
-        f"{channel.height}×{channel.width}",
-        str(channel.dtype),
-        str(channel.planes),
-        f"{channel.low:g}..{channel.high:g}",
-        "-" if channel.saturated is None else f"{100 * channel.saturated:.2f} %",
-        str(channel.empty),
+def _worded(error: Exception) -> str:
+    """An error with the option of this command that asks for what is there."""
+    is_option = isinstance(error, AskForError)
+    return error.by(f"--{error.role}={error.value}") if is_option else str(error)
+
+
+def _check_labels_found(source: Path, fields: Sequence[RawField], unmatched) -> None:
+    """ValueError if labels were asked for and no field has any."""
+    wanted = [set(label_channels(text)) for text in (_LABELS.value or "").split(",") if text]
+    if not wanted or any(names <= field.files.keys() for names in wanted for field in fields):
+        return
+    if any(field.fault for field in fields):  # what these hold is not known, they are named
+        return
+    there, rois = channels_there(source, fields, unmatched)
+    raise ValueError(
+        f"{source}: --labels={_LABELS.value} is found in no field; the channels there are "
+        f"{', '.join(there) or 'none'}"
+        + (
+            f". ROI sets ({', '.join(rois[:3])}) are not read: make a label image of each, in "
+            'ImageJ with the LOCI or MorphoLibJ plugins\' "ROIs to label image"'
+            if rois
+            else ""
+        )
     )
 
 
 def _print_summary(
-    out: Path, checked: Sequence[CheckedField], split_of: dict[str, str], num_unmatched: int
+    out: Path, checked: Sequence[CheckedField], split_of: dict[str, str], unused: Sequence[Path]
 ) -> None:
     labelled = {field.name for field in checked if field.labels}
     print(f"{out}: {len(split_of)} fields, channels {', '.join(checked[0].channels)}")
     for split in splits.SPLITS:
         names = [name for name, value in split_of.items() if value == split]
         print(f"  {split}: {len(names)} fields, {len(labelled.intersection(names))} with labels")
-    if num_unmatched:
-        print(f"  {num_unmatched} image files were not used (--dry_run lists them)")
+    if not all(field.is_square for field in checked):
+        print("  pixels are not square: the pixel size is that of a square of the same area")
+    if dark := open_dataset(out).without_signal:
+        some = ", ".join(dark[:8]) + (", …" if len(dark) > 8 else "")
+        print(f"  no stain signal in {len(dark)} fields, whose target is 0: {some}")
+    if unused:
+        names = ", ".join(path.name for path in unused[:_MOST_NAMES])
+        more = ", …" if len(unused) > _MOST_NAMES else ""
+        print(f"  {len(unused)} image files were not used: {names}{more} (--dry_run lists them)")
 
 
 run = command(main)

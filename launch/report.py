@@ -11,7 +11,8 @@ from pathlib import Path
 from absl import flags
 
 from isl_jax.launch.command import command
-from isl_jax.report.page import write_report
+from isl_jax.locks import locked
+from isl_jax.report.page import REPORT, write_report
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a sweep, or of several sweeps.")
 
@@ -20,7 +21,9 @@ def main() -> int:
     """Write the report of the sweeps in --workdir."""
     if not _WORKDIR.value:
         raise ValueError("--workdir=FOLDER is needed: the workdir of isl-sweep")
-    page, table = write_report(Path(_WORKDIR.value))
+    workdir = Path(_WORKDIR.value)
+    with locked(workdir / REPORT, "see its report", replaces=True):
+        page, table = write_report(workdir)
     print(table)
     print(f"\nreport: {page}")
     return 0

@@ -18,6 +18,7 @@ from absl import flags
 from tqdm import tqdm
 
 from isl_jax.launch.command import command
+from isl_jax.locks import locked
 from isl_jax.simulate import Camera, Optics, Specimen, simulation, write_study
 from isl_jax.task import STUDIES
 
@@ -70,7 +71,10 @@ def main() -> int | None:
     parameters = simulation(_STUDY.value, size=_SIZE.value, seed=_SEED.value, **changes)
     out = Path(_OUT.value)
     progress = partial(tqdm, desc="simulate", unit="field")
-    written = write_study(out, parameters, _FIELDS.value, workers=_WORKERS.value, progress=progress)
+    with locked(out, "choose another --out"):
+        written = write_study(
+            out, parameters, _FIELDS.value, workers=_WORKERS.value, progress=progress
+        )
     kept = _FIELDS.value - written
     print(f"{out}: {written} fields written" + (f", {kept} were there already" if kept else ""))
     return None

@@ -8,6 +8,10 @@ Pretrains once (--config.pretrain.* are its settings; or give --isl_checkpoint),
 (--config.train.*) and tests every run of the grid on the same withheld fields. Runs that are done
 are skipped, cut ones resumed, failed ones reported at the end with exit status 1.
 
+Cell networks from ISL carry two convolutions more than the paper's baseline. Each baseline is
+therefore trained twice, without and with them (runs called random-head_n1_seed0): the first gives
+the paper's gain, the second the one that the pretraining alone brings. --comparison chooses.
+
 --dry_run prints the runs, how far each has come and how long the rest will take. On a cluster,
 
     isl-sweep … --executor=slurm \
@@ -18,7 +22,7 @@ queues the pretext run and, after it, the others as an array (pip install 'isl-j
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from absl import flags
 from ml_collections import config_flags
@@ -33,7 +37,9 @@ from isl_jax.launch.configuration import (
 )
 from isl_jax.launch.memory import keep_freed_memory
 from isl_jax.launch.submission import submit
-from isl_jax.study.planning import Grid, Plan, plan_sweep
+from isl_jax.locks import locked
+from isl_jax.study.grid import COMPARISONS, Comparison, Grid
+from isl_jax.study.planning import Plan, plan_sweep
 from isl_jax.study.settings import Experiment
 from isl_jax.study.sweep import run_sweep
 from isl_jax.training.stopping import InterruptedTrainingError
@@ -42,6 +48,13 @@ _CONFIG = config_flags.DEFINE_config_file("config", help_string="FILE of the stu
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the sweep; created, or resumed.")
 _N = flags.DEFINE_list("n", ["1"], "Numbers of annotated images.")
 _INITS = flags.DEFINE_list("inits", ["imagenet", "isl"], "Among random, imagenet, isl.")
+_COMPARISON = flags.DEFINE_enum(
+    "comparison",
+    "both",
+    COMPARISONS,
+    "Cell study: compare ISL, which carries a head, with the baseline without it (paper), with it "
+    "(fair: the same network in both arms), or with both.",
+)
 _SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds of weights, crops and annotated images.")
 _ISL = flags.DEFINE_string("isl_checkpoint", None, "Finished pretext run to use for isl.")
 _STAND_IN = flags.DEFINE_enum(
@@ -84,7 +97,12 @@ def _plan() -> Plan:
     unknown = set(_INITS.value) - {"random", "imagenet", "isl"}
     if unknown:
         raise ValueError(f"--inits: {sorted(unknown)[0]!r} is none of random, imagenet, isl")
-    grid = Grid(_numbers("n", _N.value), tuple(_INITS.value), _numbers("seeds", _SEEDS.value))
+    grid = Grid(
+        _numbers("n", _N.value),
+        tuple(_INITS.value),
+        _numbers("seeds", _SEEDS.value),
+        cast(Comparison, _COMPARISON.value),
+    )
     if _EXECUTOR.value == "slurm" and _CONFIG.value.model.compute_dtype == "auto":
         # auto looks at this machine, and queues are fed from machines without an accelerator.
         raise ValueError(
@@ -128,7 +146,8 @@ def main() -> int:
                 plan, cluster=_EXECUTOR.value, options=_options(), parallel=_PARALLEL.value
             )
         else:
-            failures = run_sweep(plan)
+            with locked(plan.workdir, "choose another --workdir"):
+                failures = run_sweep(plan)
     except InterruptedTrainingError as stopped:
         print(stopped, file=sys.stderr)
         return 128 + 15

@@ -25,11 +25,16 @@ from isl_jax.launch.command import command
 from isl_jax.launch.configuration import (
     configure_jax,
     find_packaged_config,
+    locked_by_first,
     read_config,
-    start_processes,
     to_experiment,
 )
 from isl_jax.launch.memory import keep_freed_memory
+from isl_jax.launch.processes import (
+    choose_deterministic_kernels,
+    start_processes,
+    tell_devices,
+)
 from isl_jax.study.experiment import run_experiment
 from isl_jax.training.stopping import InterruptedTrainingError
 
@@ -38,6 +43,9 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run; created, or
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0 of several.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes train together.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
+_DETERMINISTIC = flags.DEFINE_bool(
+    "deterministic", False, "On GPUs, the same bits in every run of one command; slower."
+)
 
 
 def main() -> int:
@@ -50,10 +58,14 @@ def main() -> int:
             "--config=FILE:segment,init=isl,n=1"
         )
     keep_freed_memory()
+    if _DETERMINISTIC.value:
+        choose_deterministic_kernels()
     start_processes(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     configure_jax()
+    tell_devices()
     try:
-        run_experiment(to_experiment(read_config(_CONFIG)), Path(_WORKDIR.value))
+        with locked_by_first(Path(_WORKDIR.value), "choose another --workdir"):
+            run_experiment(to_experiment(read_config(_CONFIG)), Path(_WORKDIR.value))
     except InterruptedTrainingError as stopped:
         print(stopped, file=sys.stderr)
         return 128 + 15

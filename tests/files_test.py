@@ -85,12 +85,29 @@ def test_what_was_interrupted_goes_on(tmp_path):
         (draft / "first").touch()
         raise KeyboardInterrupt
     assert not path.exists()
-    with resumed_whole(path, "v2") as draft:
-        assert not draft.exists()  # of other settings
-        draft.mkdir()
     with resumed_whole(path, "v1") as draft:
         assert (draft / "first").exists()
     assert (path / "first").exists() and list(tmp_path.iterdir()) == [path]
+    with pytest.raises(KeyboardInterrupt), resumed_whole(path, "v1") as draft:
+        draft.mkdir()
+        raise KeyboardInterrupt
+    with resumed_whole(path, "v2") as draft:
+        assert not draft.exists() and list(tmp_path.iterdir()) == [path]  # of other settings
+        draft.mkdir()
+    assert list(tmp_path.rglob("*")) == [path]
+
+
+def test_a_kill_between_two_folders_of_one_name_loses_neither(tmp_path, monkeypatch):
+    path = tmp_path / "data"
+    for name in ("old", "new"):
+        with written_whole(path) as draft:
+            draft.mkdir()
+            (draft / name).touch()
+    before = path.with_name(".data.before.partial")  # what stood there, moved aside
+    path.rename(before)
+    with pytest.raises(KeyboardInterrupt), written_whole(path):
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == [path] and (path / "new").exists()
 
 
 def test_json_that_is_damaged_names_the_file_and_the_remedy(tmp_path):

@@ -8,10 +8,9 @@ import grain
 import numpy as np
 
 from isl_jax.data.crops import Crop, FreshCrops
-from isl_jax.data.normalisation import standardise
 from isl_jax.data.store import Dataset
 from isl_jax.data.targets import distance_map, semantic_mask
-from isl_jax.task import DistanceScale, Task
+from isl_jax.task import Task
 
 # image, target and weight by name: of one crop [S, S, …], of a batch [B, S, S, …].
 Batch = dict[str, np.ndarray]
@@ -166,8 +165,8 @@ def _load_padded(source: CropSource, batch_size: int, number: int) -> Batch:
 def load_crop(dataset: Dataset, crop: Crop, task: Task, *, out: Batch | None = None) -> Batch:
     """Pixels of one crop, float32: image [S, S, C], target [S, S, T], weight [S, S, 1].
 
-    image: standardised by the statistics of the whole field. target: the task's maps in order, a
-    stain scaled to 0..1 (not clipped), a distance map / distance_unit, a semantic map 0 or 1.
+    image: normalised by the levels of the whole field. target: the task's maps in order, a stain
+    on its scale (`stain.StainScale`), a distance map / distance_unit, a semantic map 0 or 1.
     weight: 1, and 0 where the crop reaches past the field (filled by reflection). The arrays of
     `out`, contiguous, are written to if given.
     """
@@ -180,21 +179,17 @@ def load_crop(dataset: Dataset, crop: Crop, task: Task, *, out: Batch | None = N
     if (height, width) != (crop.size, crop.size):
         inside = {k: np.empty((height, width, s[2]), np.float32) for k, s in shapes.items()}
     # Image and weight, then the maps that the task learns.
-    standardise(
-        dataset.inputs(crop.field)[window],
-        field.input_mean,
-        field.input_std,
-        pixels=field.height * field.width,
-        out=inside["image"],
-    )
+    pixels = dataset.inputs(crop.field)[window]
+    levels = dataset.levels(crop.field)
+    levels.apply(pixels, top=crop.top, left=crop.left, out=inside["image"])
     inside["weight"].fill(1)
     if task.is_stain:
         stain = dataset.stain_image(crop.field)[window]
-        dataset.stain_scale.scale(stain, out=inside["target"][..., 0])
+        dataset.field_stain_scale(crop.field).scale(stain, out=inside["target"][..., 0])
     else:
         inside["target"][..., -1] = semantic_mask(np.asarray(dataset.labels(crop.field)[window]))
     if task.has_distance:
-        distance = _crop_distance(dataset, crop.field, window, task.distance_scale)
+        distance = _crop_distance(dataset, crop.field, window, task)
         np.divide(distance, np.float32(task.distance_unit), out=inside["target"][..., 0])
     # A crop that reaches past its field is filled up there.
     if inside is not sample:
@@ -211,7 +206,7 @@ def _shapes(dataset: Dataset, size: int, task: Task) -> dict[str, tuple[int, int
 
 
 def _crop_distance(
-    dataset: Dataset, name: str, window: tuple[slice, slice], scale: DistanceScale
+    dataset: Dataset, name: str, window: tuple[slice, slice], task: Task
 ) -> np.ndarray:
     """Distance map of the whole field, computed only where the crop's cells reach: exact."""
     labels = dataset.labels(name)
@@ -224,6 +219,8 @@ def _crop_distance(
         bottom = min(labels.shape[0], max(bottom, inside[:, 1].max() + 1))
         left = max(0, min(left, inside[:, 2].min() - 1))
         right = min(labels.shape[1], max(right, inside[:, 3].max() + 1))
-    distance = distance_map(np.asarray(labels[top:bottom, left:right]), scale=scale)
+    distance = distance_map(
+        np.asarray(labels[top:bottom, left:right]), task.distance_scale, task.distance_peaks
+    )
     rows, columns = window
     return distance[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]

@@ -7,13 +7,12 @@ from zlib import crc32
 
 import numpy as np
 
+from isl_jax.data.stain import STAIN_FRACTION, stain_threshold
 from isl_jax.data.store import Dataset, Field
 from isl_jax.task import CropRule
 
 # A crop of 512² needs 5000 foreground pixels (section 2); other sizes the same fraction.
 FOREGROUND_FRACTION = 5000 / 512**2
-# "At least one nucleus": this fraction of a crop (262 pixels of 512²) shows stain above background.
-STAIN_FRACTION = 1e-3
 
 Margin = tuple[float, float, float, float]
 NO_MARGIN: Margin = (0.0, 0.0, 0.0, 0.0)
@@ -96,19 +95,6 @@ def _signal(dataset: Dataset, field: Field, rule: CropRule) -> np.ndarray:
     if rule in ("foreground", "any_label"):
         return dataset.labels(field.name) > 0
     raise ValueError(f"crop rule {rule!r} is none of stain_signal, foreground, any_label, any")
-
-
-def stain_threshold(stain: np.ndarray) -> float:
-    """Raw value above which a stain [H, W] counts as signal, relative to its own background.
-
-    Median + 5 robust standard deviations, or + 10 % of the way to the 99.9 percentile if that is
-    more: brightness differs tenfold between fields, and a field of noise alone stays below.
-    """
-    step = max(1, int(np.sqrt(stain.size / (1 << 18))))
-    values = np.asarray(stain[::step, ::step], np.float64)
-    background, bright = np.percentile(values, (50, 99.9))
-    deviation = 1.4826 * np.median(np.abs(values - background))
-    return float(background + max(5 * deviation, 0.1 * (bright - background)))
 
 
 def _draw_seed(seed: int, name: str, *more: int) -> list[int]:

@@ -1,12 +1,127 @@
-"""Standardise label-free planes, and scale stains to 0..1 and back."""
+"""How raw label-free planes become what a network reads: standardised as in the paper, or flat.
 
-from collections.abc import Iterable
+The choice is made when a data set is prepared, and travels with it and with every model trained on
+it. Whatever is measured is measured on the whole image: crops and tiles of it then get the very
+numbers that they have in the whole.
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 
-# Pooled percentiles of wide dtypes are taken from a regular grid of about this many pixels a plane.
-_SAMPLED_PIXELS = 1 << 18
+from isl_jax.compiled import compiled
+from isl_jax.data.background import BLOCK, Background, measure_background
+
+NormalisationKind = Literal["standardise", "flat"]
+# Pixels of a plane that are in float64 at once.
+_BAND_PIXELS = 1 << 20
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """What is made of each plane; results beyond ± `clip` are cut off there (None: nowhere).
+
+    `standardise`: (x − mean) / standard deviation of the whole plane (section 2 of the paper's
+    supplement). `flat`: (x − background) / spread, both robust and the background a smooth surface
+    (`background`). Raises ValueError for another word or a clip that is not positive.
+    """
+
+    kind: NormalisationKind = "standardise"
+    clip: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"normalisation {self.kind!r} is none of {', '.join(KINDS)}")
+        if self.clip is not None and not 0 < self.clip < float("inf"):
+            raise ValueError(f"normalisation clips at {self.clip}; expected a number above 0")
+
+    @classmethod
+    def from_json(cls, stored: Any) -> "Normalisation":
+        """Inverse of `dataclasses.asdict`; the paper's where older files have nothing or a text."""
+        return cls(**stored) if isinstance(stored, dict) else PAPER
+
+
+KINDS: tuple[NormalisationKind, ...] = ("standardise", "flat")
+# The named choices. The paper clips nothing. A flat plane's ± 4 holds all of its cells; beyond it
+# are debris, dead cells and what lies outside the field of view, which no crop prepares for.
+NORMALISATIONS = {
+    "standardise": Normalisation("standardise"),
+    "flat": Normalisation("flat", clip=4.0),
+}
+PAPER = NORMALISATIONS["standardise"]
+
+
+@dataclass(frozen=True)
+class Levels:
+    """What normalises the planes of one image: numbers [C] in raw units, measured on all of it.
+
+    `background` stands in the place of `mean` where planes are made flat; `spread` is what a result
+    of 1 stands for.
+    """
+
+    mean: np.ndarray
+    spread: np.ndarray
+    clip: float | None = None
+    background: Background | None = None
+
+    def apply(
+        self, image: np.ndarray, *, top: int = 0, left: int = 0, out: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Normalise a window [h, w, C] of any real dtype that begins at (top, left) of its image.
+
+        Returns float32 [h, w, C]: `out`, contiguous, if it is given. Constant planes become 0.
+        """
+        out = np.empty(image.shape, np.float32) if out is None else out
+        height, width, _ = image.shape
+        # Up to 24 bits float32 holds raw values exactly; wider ones are subtracted in float64.
+        wide = image.dtype.itemsize > 2 and image.dtype != np.float32
+        dtype = np.float64 if wide else np.float32
+        background = self.background or Background(np.asarray(self.mean, np.float64)[None, None])
+        lines, before, share = background.lines(top, left, height, width, dtype)
+        gain = np.tile(_gain(self.mean, self.spread, image.dtype), width)
+        limit = np.float32(np.inf if self.clip is None else self.clip)
+        # A few rows at a time: they stay in the cache. Whole rows: an inner loop over three
+        # channels costs four times as much.
+        rows, flat = image.reshape(height, -1), out.reshape(height, -1)
+        for start in range(0, height, BLOCK):
+            band = slice(start, start + BLOCK)
+            raw = rows[band].astype(dtype)
+            _normalise(raw, lines, before[band], share[band], gain, limit, flat[band])
+        return out
+
+    def repeated(self, count: int) -> "Levels":
+        """Those of one plane in the place of several."""
+        background = self.background and self.background.repeated(count)
+        mean, spread = np.repeat(self.mean, count), np.repeat(self.spread, count)
+        return Levels(mean, spread, self.clip, background)
+
+
+def measure(normalisation: Normalisation, image: np.ndarray) -> Levels:
+    """Levels of an image [H, W, C] that is in memory or mapped."""
+    if normalisation.kind == "flat":
+        background, spread = measure_background(bands_of(np.moveaxis(image, -1, 0)))
+        return flat_levels(normalisation, background, spread)
+    statistics = np.array([plane_statistics(image[..., c]) for c in range(image.shape[-1])])
+    return Levels(statistics[:, 0], statistics[:, 1], normalisation.clip)
+
+
+def flat_levels(normalisation: Normalisation, background: Background, spread) -> Levels:
+    """Levels of a flat image from what `measure_background` found."""
+    mean = background.grid.mean(axis=(0, 1))
+    return Levels(mean, np.asarray(spread), normalisation.clip, background)
+
+
+def bands_of(image: Any) -> Iterator[np.ndarray]:
+    """Bands of rows [C, h, W] of an image [C, H, W] that can be sliced.
+
+    Each holds whole blocks of the background, and about 2²⁰ pixels a plane.
+    """
+    _, height, width = image.shape
+    rows = max(1, _BAND_PIXELS // (width * BLOCK)) * BLOCK
+    for top in range(0, height, rows):
+        yield np.asarray(image[:, top : top + rows, :])
 
 
 def plane_statistics(plane: np.ndarray) -> tuple[float, float]:
@@ -20,97 +135,23 @@ def plane_statistics(plane: np.ndarray) -> tuple[float, float]:
     return mean, float(np.sqrt(squares / plane.size))
 
 
-def standardise(
-    image: np.ndarray, mean, std, *, pixels: int | None = None, out: np.ndarray | None = None
-) -> np.ndarray:
-    """(x − mean) / max(std, 1/√pixels) for each channel (section 2 of the paper's supplement).
+@compiled()
+def _normalise(raw, lines, before, share, gain, limit, out):
+    """(x − background) · gain, cut off at ± limit, row by row."""
+    for y in range(raw.shape[0]):
+        line, following, part = lines[before[y]], lines[before[y] + 1], share[y]
+        for x in range(raw.shape[1]):
+            background = line[x] + part * (following[x] - line[x])
+            value = np.float32(raw[y, x] - background) * gain[x]
+            out[y, x] = min(max(value, -limit), limit)
 
-    image [H, W, C] of any real dtype; mean and std [C] in raw units; `pixels` is the number of
-    pixels that the statistics were taken over (default H·W: give it for a crop of a larger field).
-    Returns float32 [H, W, C]: `out`, contiguous, if it is given.
+
+def _gain(mean, spread, dtype: np.dtype) -> np.ndarray:
+    """1 / spread, float32 [C]; 0 for constant planes: whose spread is but rounding of the dtype.
+
+    Nothing else is special, so that the unit of an image does not matter.
     """
-    height, width, _ = image.shape
-    out = np.empty(image.shape, np.float32) if out is None else out
-    floor = 1.0 / np.sqrt(pixels or height * width)
-    gain = 1.0 / np.maximum(np.asarray(std, np.float64), floor)
-    # Up to 24 bits float32 holds raw values exactly; wider ones are subtracted in float64.
-    wide = image.dtype.itemsize > 2 and image.dtype != np.float32
-    dtype = np.float64 if wide else np.float32
-    # Whole rows at a time: an inner loop over three channels costs four times as much.
-    rows, flat = image.reshape(height, -1), out.reshape(height, -1)
-    offset = np.tile(np.asarray(mean, dtype), width)
-    np.subtract(rows, offset, out=flat, dtype=dtype, casting="same_kind")
-    flat *= np.tile(gain.astype(np.float32), width)
-    return out
-
-
-@dataclass(frozen=True)
-class StainScale:
-    """Linear map of a stain's raw units to the training target: low → 0, high → 1, not clipped."""
-
-    low: float
-    high: float
-
-    def __post_init__(self) -> None:
-        if not self.high > self.low:
-            raise ValueError(
-                f"stain scale {self.low:g}..{self.high:g} is empty: the stain is constant over the "
-                "training fields; check the stain channel, or use --stain_scale=dtype"
-            )
-
-    def scale(self, stain: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
-        """Raw units (any dtype and shape) → float32, 0 at `low` and 1 at `high` (into `out`)."""
-        out = np.subtract(stain, np.float32(self.low), out=out, dtype=np.float32)
-        out *= np.float32(1.0 / (self.high - self.low))
-        return out
-
-    def unscale(self, scaled: np.ndarray) -> np.ndarray:
-        """The inverse of `scale`: float32 in raw units."""
-        return np.asarray(scaled, np.float32) * np.float32(self.high - self.low) + np.float32(
-            self.low
-        )
-
-    @classmethod
-    def from_dtype(cls, dtype) -> "StainScale":
-        """0..1 over the whole range of an integer dtype; ValueError for floats."""
-        dtype = np.dtype(dtype)
-        if not np.issubdtype(dtype, np.integer):
-            raise ValueError(
-                f"a {dtype} stain has no dtype maximum: use --stain_scale=percentile instead"
-            )
-        return cls(0.0, float(np.iinfo(dtype).max))
-
-    @classmethod
-    def from_percentiles(
-        cls, planes: Iterable[np.ndarray], percentiles: tuple[float, float] = (0.1, 99.9)
-    ) -> "StainScale":
-        """0..1 between two percentiles of the pixels of all planes together.
-
-        Exact for 8- and 16-bit integers (one histogram, one pass, one plane in memory at a time);
-        other dtypes are sampled on a regular grid of about 2¹⁸ pixels a plane.
-        """
-        histogram = np.zeros(1 << 16, np.int64)
-        samples = []
-        for plane in planes:
-            if plane.dtype in (np.uint8, np.uint16):
-                histogram += np.bincount(np.ravel(plane), minlength=1 << 16)
-            else:
-                step = max(1, int(np.sqrt(plane.size / _SAMPLED_PIXELS)))
-                samples.append(np.asarray(plane[::step, ::step], np.float64).ravel())
-        if samples:
-            low, high = np.percentile(np.concatenate(samples), percentiles)
-        else:
-            low, high = _histogram_percentiles(histogram, percentiles)
-        return cls(float(low), float(high))
-
-
-def _histogram_percentiles(histogram: np.ndarray, percentiles) -> np.ndarray:
-    """numpy's linearly interpolated percentiles, from counts of the integers 0, 1, 2, …"""
-    cumulative = np.cumsum(histogram)
-    position = np.asarray(percentiles) / 100 * (cumulative[-1] - 1)
-    lower = np.floor(position).astype(np.int64)
-    below = np.searchsorted(cumulative, lower, side="right")
-    above = np.searchsorted(
-        cumulative, np.minimum(lower + 1, int(cumulative[-1]) - 1), side="right"
-    )
-    return below + (position - lower) * (above - below)
+    mean, spread = np.abs(np.asarray(mean, np.float64)), np.asarray(spread, np.float64)
+    eps = np.finfo(dtype if np.issubdtype(dtype, np.floating) else np.float64).eps
+    constant = ~(spread > eps * mean)
+    return np.where(constant, 0, 1 / np.where(constant, 1, spread)).astype(np.float32)

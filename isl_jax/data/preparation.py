@@ -6,90 +6,32 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from isl_jax.data.binning import bin_average, bin_labels
-from isl_jax.data.normalisation import StainScale, plane_statistics
+from isl_jax.data.description import DESCRIPTION, SCHEMA
+from isl_jax.data.normalisation import measure, plane_statistics
 from isl_jax.data.preview import PREVIEW, write_preview
+from isl_jax.data.recipe import Recipe, SourceField
+from isl_jax.data.stain import RELATIVE, StainRule, StainScale
 from isl_jax.data.store import (
-    DESCRIPTION,
+    BACKGROUND,
     FIELDS_DIR,
     INPUTS,
     LABELS,
-    SCHEMA,
     STAIN,
     open_dataset,
 )
-from isl_jax.files import written_whole
+from isl_jax.files import read_json, resumed_whole, written_whole
+from isl_jax.tabular import read_npy
 
 PERCENTILES = (0.1, 1.0, 50.0, 99.0, 99.9)
 _RECORD = "field.json"
-
-
-class SourceField(Protocol):
-    """A field as it comes from elsewhere, found sound; it must bear being pickled."""
-
-    @property
-    def name(self) -> str:
-        """Its own among the fields; a folder is called after it."""
-        ...
-
-    @property
-    def group(self) -> str:
-        """The unit that splits never cut."""
-        ...
-
-    @property
-    def channels(self) -> tuple[str, ...]:
-        """Names of the inputs, in order."""
-        ...
-
-    @property
-    def stain_dtype(self) -> np.dtype | None:
-        """None without a stain."""
-        ...
-
-    @property
-    def pixel_size(self) -> float | None:
-        """In µm; None if it is not known."""
-        ...
-
-    @property
-    def sources(self) -> Mapping[str, Any]:
-        """Its files, for the record."""
-        ...
-
-    @property
-    def stamp(self) -> str:
-        """Another one when a file has changed, or what is read from it."""
-        ...
-
-    def load(self) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
-        """Inputs [H, W, C], stain [H, W] or None (raw dtypes), labels int32 [H, W] or None."""
-        ...
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What is made of the fields, and what dataset.json tells of their origin.
-
-    `binning` averages blocks of so many pixels squared and takes the most frequent label of each.
-    `stain_scale`: 0..1 by `percentile` of the training fields, or the `dtype`'s maximum. `source`,
-    `split` and `layout` are recorded as they are.
-    """
-
-    study: str
-    stain: str | None
-    binning: int = 1
-    stain_scale: str = "percentile"
-    source: str = ""
-    split: Mapping[str, Any] | None = None
-    layout: Mapping[str, Any] | None = None
 
 
 def prepare(
@@ -109,36 +51,35 @@ def prepare(
     """
     out = Path(out)
     fields = [field for field in fields if field.name in split_of]
-    partial = out.with_name(f".{out.name}.{_digest(fields, recipe)}.partial")
-    folder = partial / FIELDS_DIR
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        entries = _convert(
-            [(folder / field.name, field, recipe.binning) for field in fields], workers, on_field
-        )
+    with resumed_whole(out, _digest(fields, recipe)) as draft:
+        folder = draft / FIELDS_DIR
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            entries = _convert(
+                [(folder / field.name, field, recipe) for field in fields], workers, on_field
+            )
+            for entry in entries:
+                entry["split"] = split_of[entry["name"]]
+            scale = _stain_scale(folder, entries, fields[0].stain_dtype, recipe.stain_scale)
+        except (ValueError, OSError, LookupError):
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+        record = _description(fields, entries, scale, recipe, Counter(split_of.values()))
+        (draft / DESCRIPTION).write_text(json.dumps(record, indent=1))
+        write_preview(open_dataset(draft), draft / PREVIEW)
+        # Away with what the conversion needed: its records, and drafts of one that was killed.
         for entry in entries:
-            entry["split"] = split_of[entry["name"]]
-        scale = _stain_scale(folder, entries, fields[0].stain_dtype, recipe.stain_scale)
-    except (ValueError, OSError, LookupError):
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    record = _description(fields, entries, scale, recipe, Counter(split_of.values()))
-    (partial / DESCRIPTION).write_text(json.dumps(record, indent=1))
-    write_preview(open_dataset(partial), partial / PREVIEW)
-    # Away with what the conversion needed: its records, and drafts of one that was killed.
-    for entry in entries:
-        (folder / entry["name"] / _RECORD).unlink()
-    for draft in {path.name for path in folder.iterdir()}.difference(e["name"] for e in entries):
-        shutil.rmtree(folder / draft)
-    with written_whole(out) as whole:
-        partial.rename(whole)
+            (folder / entry["name"] / _RECORD).unlink()
+        for left in {path.name for path in folder.iterdir()}.difference(e["name"] for e in entries):
+            shutil.rmtree(folder / left)
     return out
 
 
 def _digest(fields: Sequence[SourceField], recipe: Recipe) -> str:
     """Tells an interrupted preparation of the same files and settings from any other."""
     stamps = [(field.name, field.stamp) for field in fields]
-    text = repr((recipe.layout, recipe.binning, stamps))
+    made = (recipe.binning, recipe.normalisation.kind, recipe.stain_scale)
+    text = repr((recipe.layout, made, stamps))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -162,21 +103,32 @@ def _convert(tasks: list[tuple], workers: int, on_field: Callable[[], object]) -
     return [future.result() for future in futures]
 
 
-def _write_field(folder: Path, field: SourceField, binning: int) -> dict[str, Any]:
+def _write_field(folder: Path, field: SourceField, recipe: Recipe) -> dict[str, Any]:
     """Convert one field into `folder`, complete or not at all; returns its dataset.json entry."""
     record = folder / _RECORD
     if record.is_file():  # converted before an interruption
-        return json.loads(record.read_text())
+        return read_json(record, remedy=f"remove {folder}")
     inputs, stain, labels = field.load()
+    binning = recipe.binning
     if binning > 1:
         planes = np.ascontiguousarray(np.moveaxis(inputs, -1, 0))
         inputs = np.stack([bin_average(plane, binning) for plane in planes], axis=-1)
         stain = None if stain is None else bin_average(stain, binning)
         labels = None if labels is None else bin_labels(labels, binning)
     entry = _describe(field, inputs, stain, labels)
+    background = None
+    if recipe.normalisation.kind == "flat":
+        levels = measure(recipe.normalisation, inputs)
+        entry["input_spread"] = levels.spread.tolist()
+        background = levels.background and levels.background.grid
+    if recipe.stain_scale == "field" and stain is not None:
+        scale = StainScale.from_field(stain)
+        entry["stain_background"] = scale.low
+        entry["stain_signal"] = scale.high if np.isfinite(scale.high) else None
+    arrays = {INPUTS: inputs, STAIN: stain, LABELS: labels, BACKGROUND: background}
     with written_whole(folder) as draft:
         draft.mkdir()
-        for name, array in ((INPUTS, inputs), (STAIN, stain), (LABELS, labels)):
+        for name, array in arrays.items():
             if array is not None:
                 np.save(draft / name, np.ascontiguousarray(array))
         (draft / _RECORD).write_text(json.dumps(entry))
@@ -186,8 +138,19 @@ def _write_field(folder: Path, field: SourceField, binning: int) -> dict[str, An
 def _describe(
     field: SourceField, inputs: np.ndarray, stain: np.ndarray | None, labels: np.ndarray | None
 ) -> dict[str, Any]:
-    """What dataset.json says about a field: shape, statistics of each plane, sources."""
+    """What dataset.json says about a field: shape, statistics of each plane, sources.
+
+    ValueError that names the field and the channel for what is not finite.
+    """
     statistics = [plane_statistics(inputs[..., c]) for c in range(inputs.shape[-1])]
+    finite = dict(zip(field.channels, (np.isfinite(std) for _, std in statistics), strict=True))
+    finite["the stain"] = stain is None or np.isfinite(stain).all()
+    if not all(finite.values()):
+        first = next(name for name, is_finite in finite.items() if not is_finite)
+        raise ValueError(
+            f"field {field.name!r}: {first} holds NaN or infinite values ({_files(field)}); "
+            "repair the file, or leave the field out with --exclude"
+        )
     return {
         "name": field.name,
         "group": field.group,
@@ -206,17 +169,25 @@ def _describe(
     }
 
 
+def _files(field: SourceField) -> str:
+    values = field.sources.values()
+    flat = (str(f) for value in values for f in (value if isinstance(value, list) else [value]))
+    return ", ".join(list(flat)[:4])
+
+
 def _stain_scale(
-    folder: Path, entries: list[dict], dtype: np.dtype | None, rule: str
+    folder: Path, entries: list[dict], dtype: np.dtype | None, rule: StainRule
 ) -> StainScale:
     """The scale over all training fields; 0..1 of nothing where the data set has no stain."""
     if dtype is None:
         return StainScale(0.0, 1.0)
+    if rule == "field":
+        return RELATIVE
     if rule == "dtype":
         return StainScale.from_dtype(dtype)
     names = [entry["name"] for entry in entries if entry["split"] == "train"]
     return StainScale.from_percentiles(
-        np.load(folder / name / STAIN, mmap_mode="r") for name in names
+        read_npy(folder / name / STAIN, remedy=f"remove {folder}") for name in names
     )
 
 
@@ -235,6 +206,7 @@ def _description(
         "channels": list(fields[0].channels),
         "stain": recipe.stain,
         "stain_scale": {**asdict(scale), "rule": recipe.stain_scale},
+        "normalisation": asdict(recipe.normalisation),
         "pixel_size": sizes.pop() if len(sizes) == 1 else None,
         "binning": recipe.binning,
         "split": {**(recipe.split or {}), "counts": dict(counts)},

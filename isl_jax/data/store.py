@@ -4,21 +4,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from dataclasses import fields as dataclass_fields
 from functools import lru_cache, partial
+from math import inf
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
-from isl_jax.data.normalisation import StainScale, standardise
+from isl_jax.data.background import Background
+from isl_jax.data.description import REMEDY, read_description
+from isl_jax.data.normalisation import PAPER, Levels, Normalisation, measure
 from isl_jax.data.splits import SPLITS
-from isl_jax.files import read_json
+from isl_jax.data.stain import StainScale
+from isl_jax.tabular import read_npy
 
-SCHEMA = 1
-DESCRIPTION = "dataset.json"
 FIELDS_DIR = "fields"
 INPUTS, STAIN, LABELS = "inputs.npy", "stain.npy", "labels.npy"
+BACKGROUND = "background.npy"
 
 # Pages of an open map count as this process's memory, and data sets have hundreds of fields; to
 # open one again takes a few hundredths of the time that a crop takes.
@@ -27,7 +29,11 @@ _OPEN_MAPS = 16
 
 @dataclass(frozen=True)
 class Field:
-    """One prepared field of view; input_mean and input_std [C] in raw units, per channel."""
+    """One prepared field of view; input_mean and input_std [C] in raw units, per channel.
+
+    Where planes are made flat `input_spread` [C] is theirs. Where stains are scaled by field,
+    `stain_background` and `stain_signal` (None if it shows none) are its, in raw units.
+    """
 
     name: str
     group: str
@@ -38,6 +44,9 @@ class Field:
     has_labels: bool
     input_mean: tuple[float, ...]
     input_std: tuple[float, ...]
+    input_spread: tuple[float, ...] | None = None
+    stain_background: float | None = None
+    stain_signal: float | None = None
 
 
 @dataclass(frozen=True)
@@ -52,13 +61,14 @@ class Dataset:
     fields: tuple[Field, ...]
     pixel_size: float | None = None
     binning: int = 1
+    normalisation: Normalisation = PAPER
     _by_name: dict = field(init=False, repr=False, compare=False, default_factory=dict)
     _boxes: dict = field(init=False, repr=False, compare=False, default_factory=dict)
     _open: Callable = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self._by_name.update({item.name: item for item in self.fields})
-        object.__setattr__(self, "_open", _opener())
+        object.__setattr__(self, "_open", _map_opener())
 
     def __reduce__(self):
         # Open maps stay behind: whoever receives a data set opens its own.
@@ -72,24 +82,28 @@ class Dataset:
         return self._by_name[name]
 
     def path(self, name: str, array: str) -> Path:
-        """Where an array of a field lies: INPUTS, STAIN or LABELS."""
+        """Where an array of a field lies: INPUTS, STAIN, LABELS or BACKGROUND."""
         return self.root / FIELDS_DIR / self.field(name).name / array
 
     def inputs(self, name: str) -> np.ndarray:
         """Label-free planes, memory-mapped [H, W, C] in the raw dtype."""
-        return self._open(self.path(name, INPUTS))
+        item = self.field(name)
+        shape = (item.height, item.width, len(self.channels))
+        return self._open(self.path(name, INPUTS), shape=shape)
 
     def stain_image(self, name: str) -> np.ndarray:
         """Stain, memory-mapped [H, W] in the raw dtype; ValueError if the field has none."""
         if not self.field(name).has_stain:
             raise ValueError(f"{self.root}: field {name!r} has no stain image")
-        return self._open(self.path(name, STAIN))
+        item = self.field(name)
+        return self._open(self.path(name, STAIN), shape=(item.height, item.width))
 
     def labels(self, name: str) -> np.ndarray:
         """Instance labels, memory-mapped [H, W] int32, 0 background; ValueError without labels."""
         if not self.field(name).has_labels:
             raise ValueError(f"{self.root}: field {name!r} has no label image")
-        return self._open(self.path(name, LABELS))
+        item = self.field(name)
+        return self._open(self.path(name, LABELS), shape=(item.height, item.width), dtype="int32")
 
     def label_boxes(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Label ids [n] and their bounding boxes [n, 4]: top, bottom, left, right, ends exclusive.
@@ -100,10 +114,45 @@ class Dataset:
             self._boxes[name] = _bounding_boxes(self.labels(name))
         return self._boxes[name]
 
-    def standardised(self, name: str) -> np.ndarray:
-        """Label-free planes of a whole field, standardised: float32 [H, W, C]."""
+    def levels(self, name: str, normalisation: Normalisation | None = None) -> Levels:
+        """What normalises the planes of a field, as the data set does or as somebody else.
+
+        Read where it has been measured at preparation, or else measured now.
+        """
+        item, wanted = self.field(name), normalisation or self.normalisation
+        mean = np.array(item.input_mean)
+        if wanted.kind == "standardise":
+            return Levels(mean, np.array(item.input_std), wanted.clip)
+        if self.normalisation.kind == "flat":
+            background = Background(self._open(self.path(name, BACKGROUND)))
+            return Levels(mean, np.array(item.input_spread), wanted.clip, background)
+        return measure(wanted, self.inputs(name))
+
+    def standardised(self, name: str, normalisation: Normalisation | None = None) -> np.ndarray:
+        """Label-free planes of a whole field, normalised: float32 [H, W, C].
+
+        A model wants them by its own normalisation, whatever that of the data set is.
+        """
+        return self.levels(name, normalisation).apply(self.inputs(name))
+
+    def field_stain_scale(self, name: str) -> StainScale:
+        """What makes a field's raw stain the target that is learnt from it."""
+        if self.stain_scale.rule != "field":
+            return self.stain_scale
         item = self.field(name)
-        return standardise(self.inputs(name), item.input_mean, item.input_std)
+        assert item.stain_background is not None
+        high = inf if item.stain_signal is None else item.stain_signal
+        return StainScale(item.stain_background, high, "field")
+
+    @property
+    def without_signal(self) -> tuple[str, ...]:
+        """Names of the fields whose stain is scaled by field and shows nothing: target 0."""
+        by_field = self.stain_scale.rule == "field"
+        return tuple(
+            item.name
+            for item in self.fields
+            if by_field and item.has_stain and item.stain_signal is None
+        )
 
     def select(self, split: str, *, stain: bool = False, labels: bool = False) -> tuple[Field, ...]:
         """Fields of one split, of these the ones that have a stain and labels where asked for."""
@@ -118,25 +167,13 @@ class Dataset:
         )
 
 
-def _opener() -> Callable[[Path], np.ndarray]:
-    """A function that maps a .npy file into memory; the few maps used last stay open."""
-    headers: dict[Path, Callable[[], np.ndarray]] = {}
-    lock = Lock()
-
-    @lru_cache(maxsize=_OPEN_MAPS)
-    def open_array(path: Path) -> np.ndarray:
-        if path not in headers:
-            # One thread at a time: numpy parses the header with `ast`, and CPython 3.11 raises
-            # "AST constructor recursion depth mismatch" when two threads do so at once.
-            with lock:
-                array = np.load(path, mmap_mode="r")
-            headers[path] = partial(np.memmap, path, array.dtype, "r", array.offset, array.shape)
-        return headers[path]()
-
-    return open_array
+def _map_opener() -> Callable[..., np.ndarray]:
+    """A function that maps a .npy file into memory (`read_npy`); the few used last stay open."""
+    return lru_cache(maxsize=_OPEN_MAPS)(partial(read_npy, remedy=REMEDY))
 
 
 def _bounding_boxes(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Label ids [n] and their boxes [n, 4]: top, bottom, left, right, ends exclusive."""
     ids, compact = np.unique(labels, return_inverse=True)
     # Compact ids, 0 for background: find_objects allocates a slot for every number up to the last.
     background = int(ids[0] == 0)
@@ -152,40 +189,32 @@ def open_dataset(root: Path | str) -> Dataset:
     or was written by a newer version.
     """
     root = Path(root)
-    path = root / DESCRIPTION
-    if not root.is_dir():
-        raise FileNotFoundError(f"{root}: no such folder; make it with isl-prepare --out={root}")
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{root}: is not a prepared data set (no {DESCRIPTION}); make one with isl-prepare"
-        )
-    remedy = "prepare the data set again"
-    record = read_json(path, remedy=remedy)
-    schema = record.get("schema") if isinstance(record, dict) else None
-    if schema != SCHEMA:
-        raise ValueError(f"{path}: has schema {schema}, this version reads {SCHEMA}; {remedy}")
+    record = read_description(root)
     scale = record["stain_scale"]
     dataset = Dataset(
         root=root,
         study=record["study"],
         channels=tuple(record["channels"]),
         stain=record["stain"],
-        stain_scale=StainScale(scale["low"], scale["high"]),
+        stain_scale=StainScale(scale["low"], scale["high"], scale.get("rule", "percentile")),
         fields=tuple(_field(entry) for entry in record["fields"]),
         pixel_size=record["pixel_size"],
         binning=record.get("binning", 1),
+        normalisation=Normalisation.from_json(record.get("normalisation")),
     )
-    for item in dataset.fields:
-        inputs = dataset.path(item.name, INPUTS)
-        if not inputs.is_file():
-            raise FileNotFoundError(f"{inputs}: is missing; {remedy}")
+    needed = (INPUTS, BACKGROUND) if dataset.normalisation.kind == "flat" else (INPUTS,)
+    for file in (dataset.path(item.name, array) for item in dataset.fields for array in needed):
+        if not file.is_file():
+            raise FileNotFoundError(f"{file}: is missing; {REMEDY}")
     return dataset
 
 
 def _field(entry: dict[str, Any]) -> Field:
-    values = {item.name: entry[item.name] for item in dataclass_fields(Field)}
-    for key in ("input_mean", "input_std"):
-        values[key] = tuple(values[key])
+    # What older data sets lack has a default.
+    values = {item.name: entry[item.name] for item in dataclass_fields(Field) if item.name in entry}
+    for key in ("input_mean", "input_std", "input_spread"):
+        if values.get(key) is not None:
+            values[key] = tuple(values[key])
     return Field(**values)
 
 
@@ -196,6 +225,11 @@ def annotated_subset(dataset: Dataset, n: int, seed: int) -> tuple[Field, ...]:
     fewer than n.
     """
     candidates = dataset.select("train", labels=True)
+    if not candidates:
+        raise ValueError(
+            f"{dataset.root}: no training field has labels to learn from; prepare the data set "
+            "with isl-prepare --labels=…"
+        )
     if not 1 <= n <= len(candidates):
         raise ValueError(
             f"{dataset.root}: {n} annotated training fields were asked for, there are "

@@ -1,9 +1,16 @@
 """Targets of the segmentation tasks, made from instance labels (section 2, "Data"), compiled."""
 
 import numpy as np
-from numba import njit
 
-from isl_jax.task import DISTANCE_SCALES, NORMALISED_PEAK, DistanceScale
+from isl_jax.compiled import compiled
+from isl_jax.data.peaks import keep_single_peaks
+from isl_jax.task import (
+    DISTANCE_PEAKS,
+    DISTANCE_SCALES,
+    NORMALISED_PEAK,
+    DistancePeaks,
+    DistanceScale,
+)
 
 # Stands for "no boundary in sight"; twice its square still fits into int32.
 _FAR = 32767
@@ -17,7 +24,9 @@ def semantic_mask(labels: np.ndarray) -> np.ndarray:
     return (_checked(labels) > 0).astype(np.float32)
 
 
-def distance_map(labels: np.ndarray, scale: DistanceScale = "normalised") -> np.ndarray:
+def distance_map(
+    labels: np.ndarray, scale: DistanceScale = "normalised", peaks: DistancePeaks = "single"
+) -> np.ndarray:
     """Euclidean distance from each cell pixel to the nearest pixel that is not of its own cell.
 
     Touching cells bound each other; the image border bounds nothing (the cell goes on behind it),
@@ -25,20 +34,28 @@ def distance_map(labels: np.ndarray, scale: DistanceScale = "normalised") -> np.
 
     labels: integers [H, W] of any integer dtype, 0 = background. Returns float32 [H, W], 0 outside
     cells; `scale="pixels"`: in pixels, at least 1 inside cells; `"normalised"`: each label's
-    maximum is NORMALISED_PEAK. Raises ValueError on labels that are not a 2-D non-negative integer
-    array and on an unknown scale.
+    maximum is NORMALISED_PEAK. `peaks="single"`: where a label has several maxima, all but the
+    highest (of each connected piece) are lowered to the pass that leads to it, so that every piece
+    reads as one cell at any marker contrast (`peaks.keep_single_peaks`); `"all"`: the distance as
+    it is. Raises ValueError on labels that are not a 2-D non-negative integer array and on an
+    unknown scale or rule.
     """
-    if scale not in DISTANCE_SCALES:
-        raise ValueError(
-            f"distance map scale is {scale!r}; expected {' or '.join(map(repr, DISTANCE_SCALES))}"
-        )
+    for what, word, words in (
+        ("scale is", scale, DISTANCE_SCALES), ("peaks are", peaks, DISTANCE_PEAKS)
+    ):  # fmt: skip
+        if word not in words:
+            raise ValueError(
+                f"distance map {what} {word!r}; expected {' or '.join(map(repr, words))}"
+            )
     labels = _compact(_checked(labels))
     if labels.size == 0:
         return np.zeros(labels.shape, np.float32)
     if np.all(labels == labels[0, 0]):
-        squared = _squared_distance(np.pad(labels, 1))[1:-1, 1:-1]
+        squared = np.ascontiguousarray(_squared_distance(np.pad(labels, 1))[1:-1, 1:-1])
     else:
         squared = _squared_distance(labels)
+    if peaks == "single":
+        keep_single_peaks(squared, labels)
     distance = np.sqrt(squared, dtype=np.float32)
     if scale == "normalised":
         _scale_peaks(distance, labels, np.float32(NORMALISED_PEAK))
@@ -68,7 +85,7 @@ def _checked(labels: np.ndarray) -> np.ndarray:
     return labels
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _squared_distance(labels):
     """Squared distance from each pixel to the nearest one of another label, int32 [H, W].
 
@@ -109,7 +126,7 @@ def _squared_distance(labels):
     return squared
 
 
-@njit(cache=True, nogil=True, inline="always")
+@compiled(inline="always")
 def _bound_along_row(labels, squared):
     """Lower squared distances to those of the next other label to the left and to the right."""
     width = len(labels)
@@ -123,7 +140,7 @@ def _bound_along_row(labels, squared):
         start = end
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _scale_peaks(distance, labels, peak):
     """Scale each label's maximum to `peak`, in place; labels: int32, 0 = background, compact."""
     factors = np.zeros(labels.max() + 1 if labels.size else 1, distance.dtype)

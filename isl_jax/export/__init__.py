@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from isl_jax.files import write_bytes
+from isl_jax.files import clear_drafts, write_bytes, written_whole
 from isl_jax.inference.model import Model
 
 FORMATS = ("smp", "onnx", "stablehlo", "bioimageio")
@@ -20,12 +20,32 @@ def export_model(
     if the export's outputs are not the model's within 1e-4.
     """
     out = Path(out)
-    if out.is_dir() or not out.parent.is_dir():
-        what = "is a folder" if out.is_dir() else "lies in no existing folder"
-        raise ValueError(f"{out}: {what}; name the file to write")
+    fault = _fault_of(out)
+    if fault:
+        raise ValueError(f"{out}: {fault}; name the file to write with --out")
+    clear_drafts(out.parent)
     content = _writer(format_name, name or out.stem, author or "unknown")(model)
     write_bytes(out, content)
     return out
+
+
+def _fault_of(out: Path) -> str | None:
+    """Why a file cannot be written there, known before the work; None if it can."""
+    if out.is_symlink():
+        return "is a link, which is not followed"
+    if out.is_dir():
+        return "is a folder"
+    if out.exists() and not out.is_file():
+        return "is no regular file"
+    if not out.parent.is_dir():
+        return "lies in no existing folder"
+    try:
+        with written_whole(out.parent / ".writable") as draft:
+            draft.write_bytes(b"")
+        (out.parent / ".writable").unlink(missing_ok=True)
+    except OSError as error:
+        return f"cannot be written ({error.strerror or error})"
+    return None
 
 
 def _writer(format_name: str, name: str, author: str) -> Callable[[Model], bytes]:

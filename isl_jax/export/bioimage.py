@@ -18,7 +18,7 @@ from isl_jax.inference.model import Model
 SIDE, STEP, HALO = 128, 32, 32
 _DOI = "10.48550/arXiv.2301.03914"
 _MEANING = {
-    "stain": "predicted stain, in the intensities of the training images",
+    "stain": "predicted stain",
     "probability": "probability that a pixel is foreground",
     "distance": "distance to the border of the cell, higher towards its centre",
 }
@@ -88,7 +88,9 @@ def _description(info: ModelInfo, name: str, author: str) -> dict[str, Any]:
         "data": {"type": "float32"},
         "test_tensor": {"source": "test_image.npy"},
         "preprocessing": [
-            {"id": "zero_mean_unit_variance", "kwargs": {"axes": ["y", "x"], "eps": 1e-6}}
+            # The model adds nothing to the deviation, whatever the unit; the format asks for a bit.
+            # What `flat` does beside is part of the network.
+            {"id": "zero_mean_unit_variance", "kwargs": {"axes": ["y", "x"], "eps": 1e-20}}
         ],
     }
     return {
@@ -105,7 +107,7 @@ def _description(info: ModelInfo, name: str, author: str) -> dict[str, Any]:
         "attachments": [{"source": "model.json"}],
         "config": {"bioimageio": {"reproducibility_tolerance": _tolerances(info, outputs)}},
         "inputs": [image],
-        "outputs": [_output(output) for output in outputs],
+        "outputs": [_output(output, info) for output in outputs],
         "weights": {"onnx": {"source": "weights.onnx", "opset_version": OPSET}},
     }
 
@@ -129,14 +131,15 @@ def _tolerances(info: ModelInfo, outputs: tuple[str, ...]) -> list[dict[str, Any
     ]
 
 
-def _output(name: str) -> dict[str, Any]:
+def _output(name: str, info: ModelInfo) -> dict[str, Any]:
     sides = [
         {"type": "space", "id": s, "halo": HALO, "size": {"tensor_id": "image", "axis_id": s}}
         for s in ("y", "x")
     ]
+    unit = info.stain_scale.unit if name == "stain" and info.stain_scale else ""
     return {
         "id": name,
-        "description": _MEANING[name],
+        "description": _MEANING[name] + (f", in {unit}" if unit else ""),
         "axes": [{"type": "batch"}, {"type": "channel", "channel_names": [name]}, *sides],
         "data": {"type": "float32"},
         "test_tensor": {"source": f"test_{name}.npy"},
@@ -163,9 +166,8 @@ def _licence(text: str) -> dict[str, str]:
 def _readme(info: ModelInfo, name: str) -> str:
     return f"""# {name}
 
-Input: {len(info.channels)} label-free planes ({", ".join(info.channels)}), each standardised by its
-own mean and standard deviation. Stage: {info.stage} ({info.study} study), encoder
-{info.network.encoder}. Marker contrast h of the watershed, in map units: {info.postprocessing.h}.
+Input: {len(info.channels)} label-free planes ({", ".join(info.channels)}), raw.
+Stage: {info.stage} ({info.study} study), encoder {info.network.encoder}. Marker contrast h of the watershed, in map units: {info.postprocessing.h}.
 Licence of the weights: {info.licence}.
 
 ## Validation

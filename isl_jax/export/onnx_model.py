@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from isl_jax.data.normalisation import PAPER
 from isl_jax.export.check import check_equal, draw_images, exact_outputs, need
+from isl_jax.export.flat import add_normalisation
 from isl_jax.export.graph import Graph, add_network
 from isl_jax.inference.model import Model
 from isl_jax.models.architecture import encoder_config
@@ -42,6 +44,9 @@ def network_bytes(model: Model) -> bytes:
 def maps_bytes(model: Model) -> bytes:
     """The same network with one output a map `[B, 1, H, W]`, as `Model.predict` gives them.
 
+    It takes standardised planes, whatever the model's normalisation: what that asks for beside is
+    part of the graph.
+
     `stain` in raw units; `distance` in map units; `probability` 0..1.
     """
 
@@ -49,6 +54,11 @@ def maps_bytes(model: Model) -> bytes:
         task, scale = model.info.task, model.info.stain_scale
         if task.is_stain:
             low, high = (0.0, 1.0) if scale is None else (scale.low, scale.high)
+            if scale is not None and np.isfinite(scale.limits).all():
+                ends = [graph.constant(end, np.float32) for end in scale.limits]
+                y = graph.add("Clip", y, *ends)
+            if scale is not None and scale.rule == "field":  # the target is a square root
+                y = graph.add("Mul", y, y)
             y = graph.add("Mul", y, graph.constant(high - low, np.float32))
             graph.add("Add", y, graph.constant(low, np.float32), output=task.map_names[-1])
             return
@@ -78,10 +88,12 @@ def _build(model: Model, outputs: tuple[str, ...], finish: Any) -> bytes:
     onnx = need("onnx")
     network = model.info.network
     graph = Graph(torch_from_variables(model.variables))
-    y = add_network(graph, "image", encoder_config(network.encoder), head=network.head)
+    is_whole = outputs != ("output",)
+    image = add_normalisation(graph, "image", model.info.normalisation if is_whole else PAPER)
+    y = add_network(graph, image, encoder_config(network.encoder), head=network.head)
     finish(graph, y)
     helper, float32 = onnx.helper, onnx.TensorProto.FLOAT
-    planes = network.out_channels if outputs == ("output",) else 1
+    planes = 1 if is_whole else network.out_channels
     sides = ["height", "width"]
     described = helper.make_graph(
         graph.nodes,

@@ -42,15 +42,18 @@ class PlaneLike(Protocol):
 
 @dataclass(frozen=True)
 class OpenedImage:
-    """An image ready to be predicted: `planes` `[C, H, W]`, raw; pixel_size in µm if known.
+    """An image ready to be predicted: `planes` `[C, H, W]`, raw, binned.
 
-    Where `maps` `[K, H, W]` of an earlier prediction are given, the planes may be missing.
+    `spacing` is the distance of their pixels in µm, (y, x), if it is known; `binning` says how many
+    pixels of the input files, squared, one of them is. Where `maps` `[K, H, W]` of an earlier
+    prediction are given, the planes may be missing.
     """
 
     name: str
     planes: ImageLike | None
     paths: tuple[Path, ...]
-    pixel_size: float | None = None
+    spacing: tuple[float, float] | None = None
+    binning: int = 1
     maps: np.ndarray | None = None
 
 

@@ -5,17 +5,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import flax.traverse_util
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
 
-from isl_jax.files import write_bytes
+from isl_jax.data.normalisation import Levels
 from isl_jax.inference.forward import Forward, TileTooLargeError
-from isl_jax.inference.info import ModelInfo, NetworkInfo, read_info, write_info
+from isl_jax.inference.info import ModelInfo, NetworkInfo, PostProcessing, read_info, write_info
 from isl_jax.inference.labelling import label_maps
 from isl_jax.inference.large import RepeatedPlane, Scratch, release
+from isl_jax.inference.stored import WEIGHTS, model_folder, read_variables, write_variables
 from isl_jax.inference.tiling import (
     BLEND,
     HALO,
@@ -23,13 +21,13 @@ from isl_jax.inference.tiling import (
     StandardisedImage,
     blend_row,
     blend_rows,
+    measured,
     padded,
     plan,
-    statistics,
 )
 from isl_jax.models.heads import build_network
 
-__all__ = ["Model", "ModelInfo", "NetworkInfo", "Prediction", "load_model", "save_model", "set_h"]
+__all__ = ["Model", "ModelInfo", "NetworkInfo", "Prediction", "load_model", "save_model"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +60,12 @@ class Model:
             compute_dtype=compute_dtype,
         )
         self._raw = Forward(network, variables)
-        self._maps = Forward(network, variables, task=info.task)
+        self._maps = Forward(network, variables, task=info.task, tta=info.tta)
         self._largest_tile = TILE
+
+    def check(self) -> None:
+        """ValueError if the weights are not those of the network that `info` describes."""
+        self._maps.check(self.info.network.in_channels)
 
     def outputs(self, images: np.ndarray) -> np.ndarray:
         """Raw network outputs `[B, H, W, K]` float32 of standardised `images` `[B, H, W, C]`."""
@@ -98,7 +100,7 @@ class Model:
         return found if many else found[0]
 
     def prepare(self, image: Any) -> StandardisedImage:
-        """Check a raw image and take its statistics, in bands of rows; reads all pixels once."""
+        """Check a raw image and measure its levels, in bands of rows; reads all pixels once."""
         channels = self.info.channels
         planes = image if hasattr(image, "shape") else np.asarray(image)
         if len(planes.shape) == 2:
@@ -111,13 +113,12 @@ class Model:
             )
         if 0 in planes.shape:
             raise ValueError(f"image of shape {tuple(planes.shape)} has no pixels")
-        mean, std = statistics(planes)
-        if not np.isfinite([mean, std]).all():
+        levels = measured(planes, self.info.normalisation)
+        if not np.isfinite([levels.mean, levels.spread]).all():
             raise ValueError("the image holds NaN or infinite values; repair or leave it out")
         if repeated:
-            planes = RepeatedPlane(planes, len(channels))
-            mean, std = np.repeat(mean, len(channels)), np.repeat(std, len(channels))
-        return StandardisedImage(planes, mean, std)
+            planes, levels = RepeatedPlane(planes, len(channels)), levels.repeated(len(channels))
+        return StandardisedImage(planes, levels)
 
     def batch_size(self, shape: tuple[int, ...]) -> int:
         """Images of `shape` (H, W, C) that go through the network together."""
@@ -170,7 +171,7 @@ class Model:
                 self._largest_tile = smaller
 
     def predict_standardised(self, images: np.ndarray, *, labels: bool = True) -> list[Prediction]:
-        """Predict images `[B, H, W, C]` float32 that are standardised already.
+        """Predict images `[B, H, W, C]` float32 that are normalised already.
 
         `labels=False` leaves out the instance labels, which cost time of their own.
         """
@@ -178,8 +179,8 @@ class Model:
         if max(map(padded, images.shape[1:3])) <= self._largest_tile:
             maps = np.moveaxis(self._maps(images), -1, 1)
         else:
-            zeros, ones = np.zeros(images.shape[-1]), np.ones(images.shape[-1])
-            prepared = [StandardisedImage(np.moveaxis(i, -1, 0), zeros, ones) for i in images]
+            as_they_are = Levels(np.zeros(images.shape[-1]), np.ones(images.shape[-1]))
+            prepared = [StandardisedImage(np.moveaxis(i, -1, 0), as_they_are) for i in images]
             maps = list(self.maps_of(prepared))
         return [interpret(self.info, np.ascontiguousarray(one), labels=labels) for one in maps]
 
@@ -191,6 +192,10 @@ def interpret(
 
     Cells need a marker contrast: without it there are no labels.
     """
+    low, high = info.stain_scale.limits if info.stain_scale else (-np.inf, np.inf)
+    if np.isfinite(high):
+        maps = np.clip(maps, low, high, out=maps if maps.flags.writeable else None)
+        release(maps)
     found = Prediction(**dict(zip(info.task.map_names, maps, strict=True)))
     if info.task.is_stain or not labels:
         return found
@@ -203,43 +208,31 @@ def interpret(
 def save_model(folder: Path, info: ModelInfo, variables: dict[str, Any]) -> None:
     """Write `model.json` and `weights.safetensors`; each file appears whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    flat = flax.traverse_util.flatten_dict(variables, sep="/")
-    weights = folder / "weights.safetensors"
-    write_bytes(weights, save({k: np.ascontiguousarray(v) for k, v in flat.items()}))
+    write_variables(folder / WEIGHTS, variables)
     write_info(folder, info)
 
 
-def set_h(folder: Path, h: float) -> None:
-    """Store a marker contrast (in map units) in a model folder."""
+def set_postprocessing(folder: Path, options: PostProcessing) -> None:
+    """Store in a model folder how its maps are read."""
     info = read_info(folder / "model.json")
-    options = dataclasses.replace(info.postprocessing, h=h)
     write_info(folder, dataclasses.replace(info, postprocessing=options))
 
 
-def load_model(path: Path | str, *, compute_dtype: Any = jnp.float32) -> Model:
+def load_model(
+    path: Path | str, *, compute_dtype: Any = jnp.float32, tta: int | None = None
+) -> Model:
     """Load a model from its folder, or from the workdir of the run that made it.
 
-    Raises FileNotFoundError or ValueError naming the file that is missing, damaged or too new.
+    `tta` takes the place of the model's own. Raises FileNotFoundError or ValueError naming the file
+    that is missing, damaged or too new.
     """
     folder = model_folder(path)
     info = read_info(folder / "model.json")
-    weights = folder / "weights.safetensors"
+    info = info if tta is None else dataclasses.replace(info, tta=tta)
+    weights = folder / WEIGHTS
+    model = Model(info, read_variables(weights), compute_dtype=compute_dtype)
     try:
-        flat = load_file(weights)
-    except SafetensorError as error:
-        raise ValueError(f"{weights}: damaged, cannot be read ({error}); copy it again") from error
-    variables = flax.traverse_util.unflatten_dict(flat, sep="/")
-    return Model(info, variables, compute_dtype=compute_dtype)
-
-
-def model_folder(path: Path | str) -> Path:
-    """The folder with the model's files, given it or the workdir that holds it."""
-    folder = Path(path)
-    if not (folder / "model.json").exists() and (folder / "model").is_dir():
-        folder = folder / "model"
-    for file in (folder / "model.json", folder / "weights.safetensors"):
-        if not file.exists():
-            raise FileNotFoundError(
-                f"{file}: no such file; name a model folder or the workdir of a finished run"
-            )
-    return folder
+        model.check()
+    except ValueError as error:
+        raise ValueError(f"{weights}: {error}; copy the model again") from error
+    return model

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import os
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from isl_jax.inference.folder import Record
 from isl_jax.inference.job import ImageSource, Job
 from isl_jax.inference.large import OpenedImage
 from isl_jax.inference.model import Model
@@ -16,7 +18,8 @@ from isl_jax.inference.tiling import HALO, TILE, StandardisedImage, padded, plan
 
 # Pixels that wait, read, for the network: two fields of 2160 × 2160, or many small ones.
 _PIXELS_AHEAD = 1 << 24
-_INPUT_ERRORS = (ValueError, OSError, LookupError, MemoryError, RuntimeError)
+# Some libraries raise what is no Exception.
+_OF_THE_USER = (KeyboardInterrupt, SystemExit)
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 # An image beside its tiles; None where its maps have been read instead.
 _Read = tuple[OpenedImage, StandardisedImage | None]
@@ -27,13 +30,32 @@ class Outcome:
     """What became of an image: the record of its outputs, or why there are none."""
 
     name: str
-    record: dict[str, Any] | None = None
-    error: Exception | None = None
+    record: Record | None = None
+    error: BaseException | None = None
 
     @property
     def is_disk_full(self) -> bool:
         """Whether it failed for want of space, as the next ones would."""
-        return isinstance(self.error, OSError) and self.error.errno in _NO_SPACE
+        # Libraries tell of it in errors of their own.
+        text = os.strerror(errno.ENOSPC)
+        return getattr(self.error, "errno", None) in _NO_SPACE or text in str(self.error)
+
+
+class Pace:
+    """Lines that tell how far a long run has come, for where nobody watches a bar."""
+
+    def __init__(self, total: int, *, every: float = 60.0) -> None:
+        self._total, self._every = total, every
+        self._began = self._told = time.monotonic()
+
+    def line(self, count: int) -> str | None:
+        """A line, if the last one was some time ago and there is more to come."""
+        now = time.monotonic()
+        if now - self._told < self._every or not 0 < count < self._total:
+            return None
+        self._told = now
+        minutes = (now - self._began) / count * (self._total - count) / 60
+        return f"{count} of {self._total} images, about {minutes:.0f} min left"
 
 
 def predict_all(
@@ -51,19 +73,20 @@ def predict_all(
     Threads read ahead and finish behind the network, which runs in the calling thread; decoders and
     the labelling kernels release the interpreter lock. Small images of one size share batches.
     Sources that give maps (`relabel.MapSource`) pass the network by. An image that fails is an
-    outcome, too. After one that failed for want of disk space, no other is begun.
+    outcome, too, whatever it raised. After one that failed for want of disk space, no other is
+    begun.
     """
     network = _Network(model, job, tile, halo)
     with (
         ThreadPoolExecutor(num_readers, thread_name_prefix="read") as readers,
         ThreadPoolExecutor(num_workers, thread_name_prefix="finish") as workers,
     ):
-        pending: deque[tuple[str, Future]] = deque()
+        pending: deque[tuple[ImageSource, Future]] = deque()
         full = False
         try:
             for group in network.groups(sources, readers):
-                for name, future in network.finishing(group, workers):
-                    pending.append((name, future))
+                for source, future in network.finishing(group, workers):
+                    pending.append((source, future))
                     while len(pending) > 2 * num_workers or (pending and pending[0][1].done()):
                         outcome = _outcome_of(*pending.popleft())
                         full = full or outcome.is_disk_full
@@ -104,16 +127,16 @@ class _Network:
 
     def groups(
         self, sources: Iterable[ImageSource], readers: ThreadPoolExecutor
-    ) -> Iterator[list[tuple[str, Future]]]:
+    ) -> Iterator[list[tuple[ImageSource, Future]]]:
         """Images in order, read ahead; neighbours of one size that fit into a batch together."""
-        waiting: deque[tuple[str, Future]] = deque()
+        waiting: deque[tuple[ImageSource, Future]] = deque()
         rest = iter(sources)
-        group: list[tuple[str, Future]] = []
+        group: list[tuple[ImageSource, Future]] = []
         shape: tuple[int, ...] | None = None
         ahead = 2
         while True:
             while len(waiting) < ahead and (source := next(rest, None)) is not None:
-                waiting.append((source.name, readers.submit(self.read, source)))
+                waiting.append((source, readers.submit(self.read, source)))
             if not waiting:
                 break
             item = waiting.popleft()
@@ -133,26 +156,30 @@ class _Network:
             yield group
 
     def finishing(
-        self, group: list[tuple[str, Future]], workers: ThreadPoolExecutor
-    ) -> Iterator[tuple[str, Future]]:
-        """Send a group through the network, each image then to a worker; names and futures."""
-        name, first = group[0]
+        self, group: list[tuple[ImageSource, Future]], workers: ThreadPoolExecutor
+    ) -> Iterator[tuple[ImageSource, Future]]:
+        """Send a group through the network, each image then to a worker; sources and futures."""
+        source, first = group[0]
         if first.exception():  # stands alone
-            yield name, first
+            yield source, first
             return
-        items: deque[tuple[str, _Read]] = deque((name, future.result()) for name, future in group)
+        items: deque[tuple[ImageSource, _Read]] = deque(
+            (source, future.result()) for source, future in group
+        )
         start = time.perf_counter()
         try:
             for maps in self._maps_of([read for _, read in items]):
                 self.job.stopwatch.add("network", start)
-                name, (image, _) = items.popleft()
-                yield name, workers.submit(self.job.finish, image, maps)
+                source, (image, _) = items.popleft()
+                yield source, workers.submit(self.job.finish, image, maps, source.origins)
                 start = time.perf_counter()
-        except _INPUT_ERRORS as error:
-            for name, _ in items:
+        except (GeneratorExit, *_OF_THE_USER):
+            raise
+        except BaseException as error:
+            for source, _ in items:
                 failed: Future = Future()
                 failed.set_exception(error)
-                yield name, failed
+                yield source, failed
 
     def _maps_of(self, group: list[_Read]) -> Iterator[Any]:
         image, _ = group[0]
@@ -164,11 +191,11 @@ class _Network:
         )
 
 
-def _outcome_of(name: str, future: Future) -> Outcome:
-    """The outcome of an image whose work is (soon) done; faults of the program are raised."""
+def _outcome_of(source: ImageSource, future: Future) -> Outcome:
+    """The outcome of an image whose work is (soon) done; only what the user did is raised."""
     error = future.exception()
     if error is None:
-        return Outcome(name, record=future.result())
-    if not isinstance(error, _INPUT_ERRORS):
+        return Outcome(source.name, record=future.result())
+    if isinstance(error, _OF_THE_USER):
         raise error
-    return Outcome(name, error=error)
+    return Outcome(source.name, error=error)

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from isl_jax.inference.folder import read_record
 from isl_jax.inference.info import ModelInfo
 from isl_jax.inference.large import OpenedImage, Scratch
-from isl_jax.inference.sources import Source, read_maps
+from isl_jax.inference.opening import Source, read_maps
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,17 @@ class MapSource:
         """All files that the labels depend on."""
         return (*self.maps, *(self.image.paths if self.image else ()))
 
+    @property
+    def origins(self) -> tuple[Path, ...]:
+        """Those, and the files that the maps were predicted from."""
+        record = read_record(self.maps[0].parent, self.name)
+        return (*self.paths, *(sorted(record.paths) if record else ()))
+
     def open(self, scratch: Scratch, *, binning: int = 1) -> OpenedImage:
         """Read the maps, and open the image as `Source.open` does."""
-        maps, pixel_size = read_maps(self.maps, scratch)
+        maps, spacing = read_maps(self.maps, scratch)
         if self.image is None:
-            return OpenedImage(self.name, None, self.paths, pixel_size, maps)
+            return OpenedImage(self.name, None, self.paths, spacing, binning, maps)
         image = self.image.open(scratch, binning=binning)
         if image.planes is not None and image.planes.shape[1:] != maps.shape[1:]:
             raise ValueError(

@@ -1,250 +1,192 @@
-"""From what the user points at to images, the model's channels in order; opened one by one."""
+"""From what the user points at to images: which files are one, what it is called."""
 
+import contextlib
 import dataclasses
-import glob
-import itertools
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
-
-from isl_jax.data.binning import bin_average
-from isl_jax.inference import large
-from isl_jax.inference.large import ImageLike, OpenedImage, Scratch
+from isl_jax.inference.expansion import expand
+from isl_jax.inference.opening import NAMED_FILES, Source, option_for
 from isl_jax.ingest import readers
-from isl_jax.ingest.checked import check_field, chosen_planes, read_role
-from isl_jax.ingest.discovery import Part, RawField, match_files
-from isl_jax.ingest.images import COLOURS
+from isl_jax.ingest.discovery import match_files
+from isl_jax.ingest.fields import Part, RawField
+from isl_jax.ingest.images import AskForError
 from isl_jax.ingest.layouts import Layout, Role
-from isl_jax.ingest.ome_zarr import is_zarr, list_zarr_images
-from isl_jax.ingest.projections import PROJECTIONS
+from isl_jax.ingest.listing import image_stem
+from isl_jax.ingest.ome_zarr import is_zarr
 
-_NAMED_FILES = "{field}_{channel}{suffix}"
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where one image is, before any of it is read.
-
-    `roles`: which planes of which channels the model takes, in order. `field` holds the files of
-    each channel; without it, `path` is one file that holds all channels.
-    """
-
-    name: str
-    path: Path
-    roles: tuple[Role, ...]
-    field: RawField | None = None
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        """All files of the image."""
-        parts = (
-            [part for parts in self.field.files.values() for part in parts] if self.field else []
-        )
-        return tuple(dict.fromkeys(path for part in parts for path in part.paths)) or (self.path,)
-
-    def open(self, scratch: Scratch, *, binning: int = 1) -> OpenedImage:
-        """Check the headers and read the planes; those of large images stay in files.
-
-        `binning`: average blocks of so many pixels squared, as `isl-prepare --bin` does.
-        Raises ValueError or OSError in one line that names the file.
-        """
-        files = readers.ImageFiles()  # each file is parsed once
-        field, roles = (self.field, self.roles) if self.field else self._inside(files)
-        checked = check_field(field, Layout(_NAMED_FILES, inputs=roles), files)
-        # A plane that stands for several channels is read once.
-        unique = {str(role): role for role in roles}
-        if scratch.is_large((checked.height, checked.width)):
-            seen = {n: _large_role(field, r, files, scratch, binning) for n, r in unique.items()}
-            stack = (plane for role in roles for plane in seen[str(role)])
-            planes: ImageLike = large.PlaneStack(tuple(stack))
-        else:
-            images = {name: read_role(field, role, files) for name, role in unique.items()}
-            names = unique if len(unique) == 1 else map(str, roles)
-            planes = np.concatenate([images[name] for name in names])
-            if binning > 1:
-                planes = np.stack([bin_average(plane, binning) for plane in planes])
-        pixel_size = checked.pixel_size * binning if checked.pixel_size else None
-        return OpenedImage(self.name, planes, self.paths, pixel_size)
-
-    def _inside(self, files: readers.ImageFiles) -> tuple[RawField, tuple[Role, ...]]:
-        """Channels of the one file: by name, or else all its planes in their order.
-
-        The only channel of a file answers to any name when the roles tell its planes.
-        """
-        wants_colour = any(role.projection == "rgb" for role in self.roles)
-        info = files.open(self.path, colour=wants_colour).info
-        names = list(dict.fromkeys(role.channel for role in self.roles))
-        if wants_colour:
-            return self._field({name: Part(self.path, 0, True) for name in names}), self.roles
-        try:
-            numbers = [info.channel_index(name) for name in names]
-        except ValueError as error:
-            raise ValueError(f"{self.path}: {error}") from None
-        count = len(info.channels) * info.planes
-        wanted = [name for role in self.roles for name in _plane_names(role)]
-        if None in numbers and count in (len(wanted), len(set(wanted))):
-            channels = [str(number) for number in range(len(info.channels))]
-            parts = {name: Part(self.path, number) for number, name in enumerate(channels)}
-            return self._field(parts), tuple(map(Role, channels))
-        if len(names) == len(info.channels) == 1 and all(role.planes for role in self.roles):
-            numbers = [0]
-        if None in numbers:
-            raise ValueError(
-                f"{self.path}: holds {count} plane{'s' * (count != 1)} (channels "
-                f"{', '.join(info.channels)}), the model takes {len(wanted)} "
-                f"({', '.join(map(str, self.roles))}); say with --channels which they are"
-            )
-        parts = zip(names, numbers, strict=True)
-        return self._field({name: Part(self.path, number) for name, number in parts}), self.roles
-
-    def _field(self, parts: Mapping[str, Part]) -> RawField:
-        return RawField(self.name, self.name, {name: (part,) for name, part in parts.items()})
+# Names of files that a message gives.
+_SHOWN = 4
 
 
-def _plane_names(role: Role) -> list[str]:
-    """A name for each network channel that a role gives, as far as its words tell."""
-    if role.projection != "none" or not isinstance(role.planes, tuple):
-        return [str(role)]
-    return [f"{role.channel}[{plane}]" for plane in role.planes]
+class FoundSources(NamedTuple):
+    """Images in name order, and the image files that are part of none."""
 
-
-def _large_role(
-    field: RawField, role: Role, files: readers.ImageFiles, scratch: Scratch, binning: int
-) -> list[large.PlaneLike]:
-    """Planes of a role, projected and binned, none of which needs to fit into memory."""
-    planes: list[large.PlaneLike] = [
-        large.by_windows(part.open(files), part.channel or 0, number, scratch)
-        for part, number in chosen_planes(field, role, files)
-    ]
-    if role.projection in PROJECTIONS:
-        planes = [large.Projected(tuple(planes), PROJECTIONS[role.projection])]
-    return planes if binning == 1 else [large.Binned(plane, binning) for plane in planes]
-
-
-def read_maps(paths: Sequence[Path], scratch: Scratch) -> tuple[np.ndarray, float | None]:
-    """Maps `[K, H, W]` float32 of K files of one plane each, and their pixel size in µm."""
-    files = [readers.open_image(path) for path in paths]
-    header = files[0].info
-    maps = scratch.empty((len(files), header.height, header.width), np.float32)
-    for index, file in enumerate(files):
-        maps[index] = file.read()[0]
-    return maps, header.pixel_size
-
-
-def roles_of(channels: Sequence[str]) -> tuple[Role, ...]:
-    """The roles that gave a model its channels: the inverse of how prepared channels are named."""
-    texts = [re.sub(f":({'|'.join(COLOURS)})$", ":rgb", name) for name in channels]
-    # The three colours of one image are one role.
-    pairs = itertools.pairwise(["", *texts])
-    return tuple(Role.parse(b) for a, b in pairs if not (a == b and b.endswith(":rgb")))
+    images: list[Source]
+    unused: list[Path]
 
 
 def find_sources(
-    inputs: Iterable[str],
+    inputs: Sequence[str],
     roles: tuple[Role, ...],
     *,
     layout: Layout | None = None,
     exclude: str | None = None,
-) -> tuple[list[Source], int]:
-    """Images that the user points at, in name order, and the number of files that are no part.
+) -> FoundSources:
+    """Images that the user points at.
 
     inputs: files, folders, Zarr images and plates, patterns, `.txt` lists of such. Files called
     `<field>_<channel>` after the model's channels form one image a field; if there are none, every
-    file is an image. With `layout`, each input is a folder of that layout. Raises FileNotFoundError
-    or ValueError when nothing is found or two images have one name.
+    file is an image. With `layout`, each input is a folder of that layout. `exclude`, a regular
+    expression, leaves out the images in whose names it is found, before any is opened. Raises
+    FileNotFoundError or ValueError when nothing is found or two images have one name.
     """
-    sources: list[Source] = []
     if layout is not None:
-        layout = dataclasses.replace(layout, inputs=roles, stain=None, labels=())
-        num_unused = 0
-        for text in inputs:
-            fields, unmatched = match_files(Path(text), layout, exclude=exclude)
-            num_unused += len(unmatched)
-            sources += [_of(field, roles) for field in fields]
+        found = _by_layout(inputs, roles, layout, exclude)
     else:
-        files = list(dict.fromkeys(path for text in inputs for path in _expand(text)))
-        if exclude:
-            files = [path for path in files if not re.search(exclude, path.name)]
-        sources, num_unused = _by_channel(files, roles)
-        if not sources:
-            names = _names(files)
-            sources = [Source(names[path], path, roles) for path in files]
-            num_unused = 0
-    if not sources:
-        raise FileNotFoundError(f"{', '.join(inputs)}: holds no image that can be read")
-    twice = [name for name, count in Counter(s.name for s in sources).items() if count > 1]
+        expanded = expand(inputs)
+        found = _by_channel(expanded.files, roles)
+        if not found.images:
+            names = _names(expanded.files)
+            found.images.extend(Source(names[path], path, roles) for path in expanded.files)
+            found.unused.clear()
+        found.unused.extend(expanded.passed_over)
+        if not found.images:
+            raise FileNotFoundError(
+                f"{', '.join(inputs)}: holds no image that can be read{told(found.unused)}"
+            )
+        kept = _kept(found.images, exclude)
+        found = FoundSources(_without_siblings(kept), found.unused)
+    twice = [name for name, count in Counter(s.name for s in found.images).items() if count > 1]
     if twice:
-        where = ", ".join(str(s.path) for s in sources if s.name == twice[0])
+        where = ", ".join(str(s.path) for s in found.images if s.name == twice[0])
         raise ValueError(f"two images are called {twice[0]!r} ({where}); predict them apart")
-    return sorted(sources, key=lambda source: source.name), num_unused
+    return FoundSources(sorted(found.images, key=lambda source: source.name), found.unused)
+
+
+def told(unused: Sequence[Path]) -> str:
+    """`; 5 other files are not used (a.tif, b.tif, …)`, or nothing."""
+    if not unused:
+        return ""
+    shown = ", ".join([*(path.name for path in unused[:_SHOWN]), "…"][: len(unused)])
+    return f"; {len(unused)} other file{'s are' if len(unused) > 1 else ' is'} not used ({shown})"
+
+
+def _kept(sources: Sequence[Source], exclude: str | None) -> list[Source]:
+    if not exclude:
+        return list(sources)
+    try:
+        kept = [source for source in sources if not re.search(exclude, source.name)]
+    except re.error as error:
+        raise ValueError(f"--exclude={exclude!r} is not a regular expression: {error}") from None
+    if not kept:
+        raise ValueError(f"--exclude={exclude}: leaves none of {len(sources)} images")
+    return kept
+
+
+def _by_layout(
+    inputs: Sequence[str], roles: tuple[Role, ...], layout: Layout, exclude: str | None
+) -> FoundSources:
+    layout = dataclasses.replace(layout, inputs=roles, stain=None, labels=(), group=None)
+    found = FoundSources([], [])
+    for text in inputs:
+        folder = Path(text).expanduser()
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{text}: no such folder; with --layout, --input is a folder")
+        try:
+            fields, unmatched = match_files(folder, layout, exclude=exclude)
+        except AskForError as error:
+            raise ValueError(f"{error}{option_for(roles)}") from error
+        found.unused.extend(unmatched)
+        found.images.extend(_of(field, roles) for field in fields)
+    return found
 
 
 def _of(field: RawField, roles: tuple[Role, ...]) -> Source:
     return Source(field.name, next(iter(field.files.values()))[0].path, roles, field)
 
 
-def _by_channel(files: Sequence[Path], roles: tuple[Role, ...]) -> tuple[list[Source], int]:
-    regex = Layout(_NAMED_FILES, inputs=roles).regex()
+def _by_channel(files: Sequence[Path], roles: tuple[Role, ...]) -> FoundSources:
+    regex = Layout(NAMED_FILES, inputs=roles).regex()
     found: dict[tuple[Path, str], dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
-    num_unused = 0
+    unused = []
     for path in files:
         match = None if is_zarr(path) else regex.fullmatch(path.name)
         if match is None:
-            num_unused += 1
+            unused.append(path)
         else:
             found[path.parent, match["field"]][match["channel"]].append(path)
-    several = len({name for _, name in found}) < len(found)
     sources = []
+    names = _names_of_fields(list(found))
     for (parent, field), channels in found.items():
-        name = f"{parent.name}_{field}" if several else field
+        name = names[parent, field]
+        for channel, paths in channels.items():
+            if len(paths) > 1:
+                raise ValueError(
+                    f"{paths[0]} and {paths[1]} are both {channel!r} of {name!r}; move one away"
+                )
         parts = {channel: tuple(map(Part, paths)) for channel, paths in channels.items()}
         sources.append(_of(RawField(name, name, parts), roles))
-    return sources, num_unused
+    return FoundSources(sources, unused)
 
 
-def _expand(text: str) -> list[Path]:
-    path = Path(text).expanduser()
-    if path.is_file() and path.suffix.lower() == ".txt":
-        lines = [line.strip() for line in path.read_text().splitlines()]
-        entries = [line for line in lines if line and not line.startswith("#")]
-        # Relative names count from the list, as they do wherever it is used from.
-        return [p for line in entries for p in _expand(str(path.parent / Path(line).expanduser()))]
-    if is_zarr(path):
-        return list(list_zarr_images(path))
-    if path.is_dir():
-        return list(readers.list_images(path))
-    if path.exists():
-        return [path]
-    matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207, Path.glob refuses /
-    if not matches:
-        raise FileNotFoundError(f"{text}: no such file, folder or pattern that matches")
-    images = [
-        match
-        for match in map(Path, matches)
-        if match.is_dir() or match.suffix.lower() in readers.IMAGE_SUFFIXES
-    ]
-    return [found for match in images for found in _expand(str(match))]
+def _names_of_fields(fields: Sequence[tuple[Path, str]]) -> dict[tuple[Path, str], str]:
+    """A name for each field of a folder: its own, or as much of its path as tells them apart."""
+    base = Path(os.path.commonpath([parent.absolute() for parent, _ in fields] or ["."]))
+
+    def with_path(parent: Path, field: str) -> str:
+        return "_".join([*parent.absolute().relative_to(base).parts, field])
+
+    for name in (lambda _, field: field, lambda parent, field: f"{parent.name}_{field}", with_path):
+        names = {key: name(*key) for key in fields}
+        if len(set(names.values())) == len(names):
+            break
+    return names
+
+
+def _without_siblings(sources: Sequence[Source]) -> list[Source]:
+    """One source for each image that is spread over several OME-TIFFs, of its first file."""
+    folders = Counter(s.path.parent for s in sources if s.field is None and _is_ome(s.path))
+    found, others = [], set()
+    for source in sources:
+        if source.path in others:
+            continue
+        if folders[source.path.parent] > 1 and _is_ome(source.path):
+            # A file that cannot be read is told of when it is opened.
+            with contextlib.suppress(ValueError, OSError):
+                siblings = readers.open_image(source.path, colour=True).info.siblings
+                source = dataclasses.replace(source, siblings=siblings)
+                others.update(siblings)
+        found.append(source)
+    return found
+
+
+def _is_ome(path: Path) -> bool:
+    return ".ome." in path.name.lower() and not is_zarr(path)
 
 
 def _names(files: Sequence[Path]) -> dict[Path, str]:
     """A name for each file: its stem, or where that is no name for one file alone, its path."""
     names = {path: _stem(path) for path in files}
     if len(set(names.values())) < len(names) and len(files) > 1:
-        base = os.path.commonpath([path.parent.absolute() for path in files])
-        for path in files:
-            folder = path.parent.absolute().relative_to(base)
-            names[path] = "_".join([*folder.parts, _stem(path)])
+        folders = {path: _top(path).parent.absolute() for path in files}
+        base = os.path.commonpath(folders.values())
+        for path, folder in folders.items():
+            names[path] = "_".join([*folder.relative_to(base).parts, _stem(path)])
     return names
 
 
 def _stem(path: Path) -> str:
     # An image inside a Zarr plate goes by its place there.
-    inside = [k for k, part in enumerate(path.parts) if part.lower().endswith(".zarr")]
-    parts = path.parts[inside[0] :] if inside else (path.name,)
-    first = re.sub(r"(\.ome)?\.[^.]+$", "", parts[0], flags=re.IGNORECASE)
-    return "_".join([first, *parts[1:]])
+    top = _top(path)
+    return "_".join([image_stem(top), *path.relative_to(top).parts])
+
+
+def _top(path: Path) -> Path:
+    """The file of an image, or the Zarr folder that it lies in."""
+    inside = [folder for folder in (path, *path.parents) if folder.suffix.lower() == ".zarr"]
+    return inside[-1] if inside else path

@@ -1,4 +1,4 @@
-"""Standardised tiles of an image of any size: planned, cut, and blended once predicted.
+"""Normalised tiles of an image of any size: planned, cut, and blended once predicted.
 
 A tile that ends inside the image sees zeros where the image goes on, so its outputs are wrong near
 that end. `halo` pixels there are thrown away; over the next `blend` pixels the two neighbours fade
@@ -12,7 +12,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from isl_jax.data.normalisation import standardise
+from isl_jax.data.background import measure_background
+from isl_jax.data.normalisation import Levels, Normalisation, bands_of, flat_levels
 from isl_jax.inference.large import ImageLike, release
 from isl_jax.models.architecture import STRIDE
 
@@ -111,24 +112,29 @@ def plan(
 
 
 def cut(image: ImageLike, tile: Tile) -> np.ndarray:
-    """The pixels that a tile reads, `[C, h, w]` in the image's dtype.
-
-    Where the tile goes beyond the image (at the bottom and right, to a multiple of 32) the image
-    is reflected, as the network itself does with a whole image.
-    """
+    """The pixels that a tile reads, `[C, h, w]` in the image's dtype; as many as there are."""
     _, height, width = image.shape
     rows, columns = tile.rows, tile.columns
-    pixels = np.asarray(
+    return np.asarray(
         image[
             slice(None),
             slice(rows.start, min(rows.start + rows.size, height)),
             slice(columns.start, min(columns.start + columns.size, width)),
         ]
     )
+
+
+def fill_up(pixels: np.ndarray, tile: Tile) -> np.ndarray:
+    """The pixels `[h, w, C]` of a tile, reflected where it goes beyond the image.
+
+    That is at the bottom and right, to a multiple of 32, as the network itself does with a whole
+    image.
+    """
     missing = [
-        (0, span.size - size) for span, size in zip((rows, columns), pixels.shape[1:], strict=True)
+        (0, span.size - size)
+        for span, size in zip((tile.rows, tile.columns), pixels.shape[:2], strict=True)
     ]
-    return np.pad(pixels, ((0, 0), *missing), mode="reflect") if any(map(any, missing)) else pixels
+    return np.pad(pixels, (*missing, (0, 0)), mode="reflect") if any(map(any, missing)) else pixels
 
 
 def blend_row(tiles: Sequence[Tile], outputs: Iterator[np.ndarray], width: int) -> np.ndarray:
@@ -173,26 +179,40 @@ def blend_rows(
 
 @dataclass(frozen=True)
 class StandardisedImage:
-    """An image beside what standardises it: tiles come out as the network takes them.
+    """An image beside what normalises it: tiles come out as the network takes them.
 
-    `image` `[C, H, W]`; `mean` and `std` `[C]`, those of the whole image. `ready` is the only tile,
-    where there is only one and it has been made ahead of time.
+    `image` `[C, H, W]`; `levels`, those of the whole image. `ready` is the only tile, where there
+    is only one and it has been made ahead of time.
     """
 
     image: ImageLike
-    mean: np.ndarray
-    std: np.ndarray
+    levels: Levels
     ready: np.ndarray | None = None
 
     def tile(self, tile: Tile) -> np.ndarray:
-        """Standardised pixels `[h, w, C]` float32 of a tile."""
+        """Normalised pixels `[h, w, C]` float32 of a tile."""
         shape = (tile.rows.size, tile.columns.size)
         if self.ready is not None and self.ready.shape[:2] == shape:
             return self.ready
-        _, height, width = self.image.shape
-        planes = np.moveaxis(cut(self.image, tile), 0, -1)
-        pixels = np.ascontiguousarray(planes)
-        return standardise(pixels, self.mean, self.std, pixels=height * width)
+        pixels = np.ascontiguousarray(np.moveaxis(cut(self.image, tile), 0, -1))
+        top, left = tile.rows.start, tile.columns.start
+        return fill_up(self.levels.apply(pixels, top=top, left=left), tile)
+
+
+def measured(image: ImageLike, normalisation: Normalisation) -> Levels:
+    """What normalises an image, read in bands of rows; NaN where a plane holds what is not finite.
+
+    The same as `data.normalisation.measure`, up to float64 rounding.
+    """
+    if normalisation.kind == "flat":
+        return flat_levels(normalisation, *measure_background(_released_bands(image)))
+    return Levels(*statistics(image), normalisation.clip)
+
+
+def _released_bands(image: ImageLike) -> Iterator[np.ndarray]:
+    for band in bands_of(image):
+        yield band
+        release(image)
 
 
 def statistics(image: ImageLike) -> tuple[np.ndarray, np.ndarray]:

@@ -1,19 +1,30 @@
 """Fields whose files fit together: found so before any is converted, then read."""
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from isl_jax.data.preparation import Recipe
-from isl_jax.ingest.discovery import Part, RawField
-from isl_jax.ingest.images import COLOURS, ImageInfo
-from isl_jax.ingest.labels import check_labels, read_labels
+from isl_jax.data.recipe import Recipe
+from isl_jax.ingest.fields import Part, RawField, leave_out
+from isl_jax.ingest.images import COLOURS, AskForError, ImageInfo
+from isl_jax.ingest.labels import check_labels, count_pieces, label_fault, label_info, read_labels
 from isl_jax.ingest.layouts import Layout, Role, label_channels
-from isl_jax.ingest.projections import PROJECTIONS
+from isl_jax.ingest.planes import (
+    chosen_planes,
+    parts_of,
+    plane_fault,
+    planes_of,
+    read_role,
+)
 from isl_jax.ingest.readers import ImageFiles
+
+__all__ = [
+    "CheckedField", "check_field", "check_fields", "chosen_planes", "parts_of", "plane_fault",
+    "planes_of", "read_role", "recipe_of",
+]  # fmt: skip
 
 # By role: where its planes are, in order, and what the files say.
 _Headers = Mapping[str, Sequence[tuple[Part, ImageInfo]]]
@@ -21,9 +32,9 @@ _Headers = Mapping[str, Sequence[tuple[Part, ImageInfo]]]
 
 @dataclass(frozen=True)
 class CheckedField:
-    """A raw field whose files fit together, known from their headers: `preparation.SourceField`.
+    """A raw field whose files fit together, known from their headers: `recipe.SourceField`.
 
-    `labels`: the one of the layout's labels that it has.
+    `labels`: the one of the layout's labels that it has. `spacing`: sides (y, x) of a pixel, µm.
     """
 
     raw: RawField
@@ -33,7 +44,17 @@ class CheckedField:
     channels: tuple[str, ...]
     stain_dtype: np.dtype | None
     labels: str | None
-    pixel_size: float | None
+    spacing: tuple[float, float] | None
+
+    @property
+    def pixel_size(self) -> float | None:
+        """Side in µm of the square that is as large as a pixel; None where it is unknown."""
+        return math.sqrt(self.spacing[0] * self.spacing[1]) if self.spacing else None
+
+    @property
+    def is_square(self) -> bool:
+        """Whether the sides of a pixel agree within 1 % (or are not known)."""
+        return self.spacing is None or math.isclose(*self.spacing, rel_tol=0.01)
 
     @property
     def name(self) -> str:
@@ -55,12 +76,16 @@ class CheckedField:
     def load(self) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
         """Inputs [H, W, C], stain [H, W] or None (raw dtypes), labels int32 [H, W] or None.
 
-        Raises ValueError for NaN, infinite or constant planes and for negative labels.
+        Raises ValueError for NaN, infinite or constant planes and for labels that are none.
         """
         files, layout = ImageFiles(), self.layout
         planes = [p for role in layout.inputs for p in read_role(self.raw, role, files)]
         stain = read_role(self.raw, layout.stain, files)[0] if layout.stain else None
         labels = read_labels(self.raw, self.labels, files) if self.labels else None
+        if labels is not None and self.labels:
+            fault = label_fault(self.raw, self.labels, *count_pieces(labels), layout.study)
+            if fault:
+                raise fault
         return np.stack(planes, axis=-1), stain, labels
 
 
@@ -94,7 +119,28 @@ def check_fields(
                 f"the stain of field {item.raw.name!r} is {item.stain_dtype}, of field "
                 f"{first.raw.name!r} {first.stain_dtype}; convert them to one type"
             )
+    _check_names(checked, layout)
     return tuple(checked)
+
+
+def _check_names(checked: Sequence[CheckedField], layout: Layout) -> None:
+    """ValueError if a channel chosen by number is not the same one in all files that name it."""
+    labels = [Role(name) for text in layout.labels for name in label_channels(text)]
+    for role in [*layout.roles(), *labels]:
+        if not role.channel.isdecimal():
+            continue
+        names: dict[str, Part] = {}
+        for item in checked:
+            for part in item.raw.files.get(role.channel, ()):
+                if part.own_name is not None:
+                    names.setdefault(part.own_name.casefold(), part)
+        if len(names) > 1:
+            one, other = list(names.values())[:2]
+            raise ValueError(
+                f"{other.path}: channel {role.channel} is {other.own_name!r}, but in "
+                f"{one.path} it is {one.own_name!r}; ask for the channel by its name, or exclude "
+                "fields"
+            )
 
 
 def check_field(field: RawField, layout: Layout, files: ImageFiles | None = None) -> CheckedField:
@@ -102,13 +148,15 @@ def check_field(field: RawField, layout: Layout, files: ImageFiles | None = None
 
     Raises ValueError or OSError in one line that names the file and the remedy.
     """
+    if field.fault:
+        raise field.fault
     files = files or ImageFiles()
     roles = layout.roles()
     for role in roles:
         if role.channel not in field.files:
             raise ValueError(
                 f"field {field.name!r} has no {role.channel!r} image (it has "
-                f"{', '.join(sorted(field.files))}); add it, or {_leave_out(field)}"
+                f"{', '.join(sorted(field.files))}); add it, or {leave_out(field.name)}"
             )
     labels = next(
         (text for text in layout.labels if field.files.keys() >= set(label_channels(text))), None
@@ -116,14 +164,18 @@ def check_field(field: RawField, layout: Layout, files: ImageFiles | None = None
     masks = [Role(channel) for channel in label_channels(labels)] if labels else []
     headers = {
         str(role): [(part, _header(part, files)) for part in parts_of(field, role, files)]
-        for role in [*roles, *masks]
+        for role in roles
+    } | {
+        str(mask): [(part, label_info(part, files)) for part in field.files[mask.channel]]
+        for mask in masks
     }
     height, width = _common_size(field, headers)
     if layout.stain and len(_plane_names(field, layout.stain, headers)) > 1:
         name = layout.stain.channel
-        raise ValueError(
-            f"{field.files[name][0].path}: the stain has several planes; say how to reduce them, "
-            f"for instance --stain={name}:max"
+        raise AskForError(
+            f"{field.files[name][0].path}: the stain has several planes; say how to reduce them",
+            "stain",
+            f"{name}:max",
         )
     for mask in masks:
         check_labels(headers[str(mask)])
@@ -138,38 +190,10 @@ def check_field(field: RawField, layout: Layout, files: ImageFiles | None = None
         channels=tuple(n for role in layout.inputs for n in _plane_names(field, role, headers)),
         stain_dtype=headers[str(layout.stain)][0][1].dtype if layout.stain else None,
         labels=labels,
-        pixel_size=layout.pixel_size or headers[str(layout.inputs[0])][0][1].pixel_size,
+        spacing=(layout.pixel_size, layout.pixel_size)
+        if layout.pixel_size
+        else headers[str(layout.inputs[0])][0][1].spacing,
     )
-
-
-def _leave_out(field: RawField) -> str:
-    return f"leave the field out with --exclude='^{re.escape(field.name)}$'"
-
-
-def parts_of(field: RawField, role: Role, files: ImageFiles | None = None) -> tuple[Part, ...]:
-    """Where the planes of a role are, in their order; ValueError if colours are asked of grey."""
-    parts = field.files[role.channel]
-    if role.projection != "rgb":
-        return parts
-    files, colours = files or ImageFiles(), []
-    for part in parts:
-        info = files.open(part.path, colour=True).info
-        if not info.is_colour:
-            raise ValueError(
-                f"{part.path}: is a grey image, but {role} was asked for; write {role.channel}"
-            )
-        colours += [Part(part.path, k, True, info) for k in range(len(COLOURS))]
-    return tuple(colours)
-
-
-def chosen_planes(
-    field: RawField, role: Role, files: ImageFiles | None = None
-) -> list[tuple[Part, int]]:
-    """Where each chosen plane of a role is, in order: a part, and its number there."""
-    files = files or ImageFiles()
-    parts = parts_of(field, role, files)
-    address = [(part, k) for part in parts for k in range(part.inspect(files).planes)]
-    return [address[k] for k in role.select(len(address))]
 
 
 def _header(part: Part, files: ImageFiles) -> ImageInfo:
@@ -208,41 +232,3 @@ def _plane_names(field: RawField, role: Role, headers: _Headers) -> list[str]:
     if role.projection != "none":
         return [f"{role.channel}:{role.projection}"]
     return [role.channel] if count == 1 else [f"{role.channel}[{plane}]" for plane in chosen]
-
-
-def read_role(field: RawField, role: Role, files: ImageFiles | None = None) -> np.ndarray:
-    """Planes of a role, projected: [P, H, W] in the raw dtype, finite and not constant."""
-    stack = []
-    for where, plane in planes_of(field, role, files):
-        fault = plane_fault(field, where, plane)
-        if fault:
-            raise ValueError(fault)
-        stack.append(plane)
-    planes = np.stack(stack)
-    return PROJECTIONS[role.projection](planes)[None] if role.projection in PROJECTIONS else planes
-
-
-def planes_of(
-    field: RawField, role: Role, files: ImageFiles | None = None
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Each chosen plane [H, W] of a role in turn, after the words that tell where it lies."""
-    files = files or ImageFiles()
-    for part, number in chosen_planes(field, role, files):
-        (plane,) = part.read([number], files)
-        is_stack = part.inspect(files).planes > 1
-        yield f"{part.path}, plane {number}" if is_stack else str(part.path), plane
-
-
-def plane_fault(field: RawField, where: str, plane: np.ndarray) -> str | None:
-    """Why a plane is of no use, in one line: not finite, or constant; None if it is sound."""
-    if plane.dtype.kind == "f" and not np.isfinite(plane).all():
-        bad = int(plane.size - np.isfinite(plane).sum())
-        return (
-            f"{where}: has {bad} pixels that are NaN or infinite; repair it, or {_leave_out(field)}"
-        )
-    if plane.min() == plane.max():
-        return (
-            f"{where}: every pixel is {plane.flat[0]}, an empty plane; acquire it again, or "
-            f"{_leave_out(field)}"
-        )
-    return None

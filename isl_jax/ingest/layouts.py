@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from isl_jax.files import misfit
 from isl_jax.ingest.projections import PROJECTIONS
 
 _REDUCTIONS = ("none", "rgb", *PROJECTIONS)
@@ -152,21 +153,34 @@ class Layout:
 
 
 OPERA_INDEX = "Index.idx.xml"
-ANY_IMAGE = r"(?i:\.tiff?|\.png|\.npy|\.stk)"
+ANY_IMAGE = r"(?i:(?:\.ome)?\.(?:tiff?|btf)|\.png|\.npy|\.stk)"
+
+# What the options of a layout file may be.
+_KINDS = {
+    "pattern": str, "inputs?": (str, [str]), "stain?": (str, None), "labels?": (str, [str]),
+    "group?": (str, None), "study?": str, "pixel_size?": (float, None), "renames?": [[str]],
+}  # fmt: skip
 
 
 def layout_from_options(options: Mapping, *, source: str = "layout") -> Layout:
     """Layout from plain values, roles being written as text; ValueError names an unknown key."""
+    if not isinstance(options, Mapping):
+        raise ValueError(f"{source}: is no table of options")
     known = {field.name for field in dataclasses.fields(Layout)}
     unknown = sorted(set(options) - known)
     if unknown or "pattern" not in options:
         what = f"unknown key {unknown[0]!r}" if unknown else "no key 'pattern'"
         raise ValueError(f"{source}: {what}; a layout has {', '.join(sorted(known))}")
+    if told := misfit(options, _KINDS):
+        raise ValueError(f"{source}: {told}")
     values = dict(options)
     inputs, labels = values.get("inputs", ()), values.get("labels", ())
     values["inputs"] = parse_roles(inputs if isinstance(inputs, str) else ",".join(inputs))
     values["labels"] = (labels,) if isinstance(labels, str) else tuple(labels)
-    values["renames"] = tuple((a, b) for a, b in values.get("renames", ()))
+    renames = tuple(map(tuple, values.get("renames", ())))
+    if any(len(pair) != 2 for pair in renames):
+        raise ValueError(f"{source}: renames are pairs of an expression and its replacement")
+    values["renames"] = renames
     values["stain"] = Role.parse(values["stain"]) if values.get("stain") else None
     return Layout(**values)
 

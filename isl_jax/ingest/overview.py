@@ -1,13 +1,15 @@
 """What a raw folder holds, for a look before preparing it: a line a channel, and every fault."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from isl_jax.ingest.checked import check_field, plane_fault, planes_of
-from isl_jax.ingest.discovery import RawField
-from isl_jax.ingest.labels import read_labels
+from isl_jax.ingest.checked import check_field
+from isl_jax.ingest.fields import RawField
+from isl_jax.ingest.labels import count_pieces, label_fault, read_labels
 from isl_jax.ingest.layouts import Layout
+from isl_jax.ingest.planes import plane_fault, planes_of
 from isl_jax.ingest.readers import ImageFiles
 
 
@@ -17,6 +19,7 @@ class ChannelOverview:
 
     `low` and `high` in raw units; `saturated`, the fraction of pixels at the dtype's maximum, None
     where that says nothing (floats, labels); `empty`, planes of which every pixel is the same.
+    `objects`: of labels, the number of ids, and of those that are in several pieces.
     """
 
     channel: str
@@ -28,10 +31,16 @@ class ChannelOverview:
     high: float
     saturated: float | None
     empty: int
+    objects: tuple[int, int] | None = None
 
 
-def look(field: RawField, layout: Layout) -> tuple[list[ChannelOverview], list[str]]:
-    """Check a field and read all its planes: its channels in order, and its faults, a line each."""
+def look(
+    field: RawField, layout: Layout, *, word: Callable[[Exception], str] = str
+) -> tuple[list[ChannelOverview], list[str]]:
+    """Check a field and read all its planes: its channels in order, and its faults, a line each.
+
+    `word` puts an error into the words of the command.
+    """
     channels, faults, files = [], [], ImageFiles()
     try:
         checked = check_field(field, layout, files)
@@ -46,9 +55,13 @@ def look(field: RawField, layout: Layout) -> tuple[list[ChannelOverview], list[s
             channels.append(_overview(name, np.stack(planes)))
         if checked.labels:
             labels = read_labels(field, checked.labels, files)
-            channels.append(_overview(f"{checked.labels} (labels)", labels[None]))
+            objects = count_pieces(labels)
+            row = _overview(f"{checked.labels} (labels)", labels[None])
+            channels.append(replace(row, objects=objects))
+            fault = label_fault(field, checked.labels, *objects, layout.study)
+            faults += [word(fault)] if fault else []
     except (ValueError, OSError) as error:
-        faults.append(str(error))
+        faults.append(word(error))
     return channels, faults
 
 

@@ -26,7 +26,7 @@ PRESETS: Mapping[str, Layout] = {
     ),
     # MetaMorph: every second DIC plane, CellMask in Cy5.
     "dataset2": Layout(
-        pattern=r"(?P<field>.+)_(?P<channel>w\d[^_]*|cell_instance)_(?P<field_2>.+)" + ANY_IMAGE,
+        pattern=r"(?P<field>.+)_(?P<channel>w\d[^_]*|cell_instance)_(?P<field_2>.+?)" + ANY_IMAGE,
         inputs=parse_roles("w5DIC-oil-40x[0,2,4]"),
         stain=Role("w4Cy5", projection="focus"),
         labels=("cell_instance",),
@@ -42,15 +42,16 @@ PRESETS: Mapping[str, Layout] = {
         group=r"r\d+c\d+",
         study="nucleus",
     ),
-    # X.tif beside X_masks.tif, X_cp_masks.png or X_seg.npy; channels by number inside X.tif.
+    # X.tif beside X_masks.tif, X_cp_masks.png or X_seg.npy; channels by number inside X.tif. What
+    # else Cellpose leaves beside X (flows, outlines, pictures) is no image.
     "cellpose": Layout(
-        pattern=r"(?P<field>.+?)(?:_(?P<channel>masks|cp_masks|seg|flows))?" + ANY_IMAGE,
+        pattern=r"(?P<field>.+?)(?:_(?P<channel>masks|cp_masks|seg))?" + ANY_IMAGE,
         inputs=(Role("0"),),
         labels=("masks", "cp_masks", "seg"),
     ),
     # images/X.tif beside masks/X.tif.
     "stardist": Layout(
-        pattern=r"(?:(?P<field>.+)/)?(?:images|(?P<channel>masks))/(?P<field_2>.+)" + ANY_IMAGE,
+        pattern=r"(?:(?P<field>.+)/)?(?:images|(?P<channel>masks))/(?P<field_2>.+?)" + ANY_IMAGE,
         inputs=(Role("0"),),
         labels=("masks",),
     ),
@@ -94,7 +95,7 @@ PRESETS: Mapping[str, Layout] = {
     # channels are not named, and masks that a network drew, are left out.
     "aisegcell": Layout(
         pattern=r"(?:.+/)?(?P<field>(?:suppl_)?fig\d+)/"
-        r"(?P<channel>brightfield|cytoplasm|nuclei|nucleus_masks)/(?P<field_2>[^/]+)" + ANY_IMAGE,
+        r"(?P<channel>brightfield|cytoplasm|nuclei|nucleus_masks)/(?P<field_2>[^/]+?)" + ANY_IMAGE,
         inputs=parse_roles("brightfield,brightfield,brightfield"),
         stain=Role("nuclei"),
         labels=("nucleus_masks:components",),
@@ -135,8 +136,12 @@ def load_layout(name: str) -> Layout:
             raise ValueError(f"{path}: defines no variable `layout` of type Layout")
         return layout
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         options = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: is not valid {path.suffix[1:]} ({error})") from None
-    return layout_from_options(options, source=str(path))
+    try:
+        return layout_from_options(options, source=str(path))
+    except ValueError as error:
+        told = str(error)
+        raise ValueError(told if str(path) in told else f"{path}: {told}") from None

@@ -75,13 +75,18 @@ class PublicSet:
 def load_registry(path: Path | None = None) -> dict[str, PublicSet]:
     """The public sets known to this package, by name; `path`: another registry file."""
     source = path or importlib.resources.files("isl_jax.ingest") / "public_registry.json"
-    return {
-        name: _public_set(name, entry) for name, entry in json.loads(source.read_text()).items()
-    }
+    try:
+        stored = json.loads(source.read_text(encoding="utf-8"))
+        return {name: _public_set(name, entry) for name, entry in stored.items()}
+    except Exception as error:  # of whatever is not as this package wrote it
+        raise ValueError(f"{source}: no registry of public sets ({error})") from error
 
 
 def _public_set(name: str, entry: dict[str, Any]) -> PublicSet:
     files = tuple(PublicFile(path, **facts) for path, facts in entry.pop("files").items())
+    for file in files:
+        if {"", ".", ".."} & set(file.path.split("/")) or "\\" in file.path:
+            raise ValueError(f"{name}: {file.path!r} of the registry is no path below a folder")
     return PublicSet(name=name, files=files, **entry)
 
 

@@ -1,56 +1,81 @@
 """TIFF files: plain, OME, ImageJ and MetaMorph; header first, then the planes asked for."""
 
-import logging
-import re
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
-from tifffile import TiffFile, TiffFileError, TiffPageSeries
+from tifffile import TiffFile, TiffPageSeries
 
-from isl_jax.ingest.images import COLOURS, MICROMETRES, ImageFile, ImageInfo, damaged, not_grey
-
-# A damaged file is reported once, by the exception raised here, not by log lines of the decoder.
-logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+from isl_jax.ingest.images import (
+    COLOURS,
+    ImageFile,
+    ImageInfo,
+    damaged,
+    numbered,
+    unreadable_samples,
+)
+from isl_jax.ingest.tiff_metadata import (
+    companion_of,
+    metadata_of,
+    siblings_of,
+    the_series,
+)
+from isl_jax.ingest.tiff_soundness import check_chain, check_complete, check_declared, complaints
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".stk", ".btf")
+_MIN_IS_WHITE = 0
+# Axes that may be focal planes: those of files that do not say what their pages are, too.
+_PLANES = "ZIQ"
 
 
 class TiffImage(ImageFile):
-    """The first image that (part of) a TIFF file belongs to; ValueError if it cannot be used.
+    """The image that (part of) a TIFF file belongs to; ValueError if it cannot be used.
 
     Of an OME-TIFF that is spread over several files this is the whole image, or only what is in
-    this file if `alone`.
+    this file if `alone`. Pixels are as they look: white is high. A palette of greys is applied,
+    unless `index`; one of colours is how a viewer shows the numbers, which are read.
     """
 
-    def __init__(self, path: Path, *, alone: bool = False):
-        with _opened(path) as tiff:
-            # Files of one experiment may each describe all images of it: theirs is not the first.
-            own = (
-                s for s in tiff.series if any(p is not None and p.parent is tiff for p in s.pages)
-            )
-            series = next(own, tiff.series[0])
-            in_several = alone and bool(_siblings(path, tiff, series))
-            if not in_several:
-                self._tiff, self._series = tiff, series
-                super().__init__(path, _info(path, tiff, series))
-        if in_several:
-            with _opened(path, is_ome=False) as tiff:
-                self._tiff, self._series = tiff, tiff.series[0]
-                super().__init__(path, _info(path, tiff, self._series))
+    def __init__(self, path: Path, *, alone: bool = False, index: bool = False):
+        self._index = index
+        with _opened(path) as (tiff, found):
+            series = the_series(path, tiff)
+            siblings = siblings_of(path, tiff, series)
+            if not (alone and siblings):
+                check_declared(path, tiff, series, found)
+                self._take(path, tiff, series, siblings)
+        if alone and siblings:
+            with _opened(path, is_ome=False) as (tiff, found):
+                check_declared(path, tiff, tiff.series[0], found)
+                self._take(path, tiff, tiff.series[0], ())
+
+    def _take(
+        self, path: Path, tiff: TiffFile, series: TiffPageSeries, siblings: tuple[Path, ...]
+    ) -> None:
+        self._tiff, self._series = tiff, series
+        self._palette = None if self._index else _greys(series)
+        info = _info(path, tiff, series, siblings)
+        # Of one bit, labels are the numbers: libraries write masks as "white is 0" and mean 1.
+        self._inverted = info.is_inverted and not (self._index and series.dtype == bool)
+        super().__init__(path, info)
 
     def _decode(self, channel: int, planes: list[int]) -> np.ndarray:
-        with _reopened(self._tiff):
+        with _reopened(self._tiff), complaints() as found:
             pixels = _read_planes(self.path, self._series, channel, planes)
-        return pixels.astype(np.uint8) if pixels.dtype == bool else pixels
+        if found:
+            raise damaged(self.path, found[0])
+        if pixels.dtype == bool:
+            pixels = pixels.astype(np.uint8)
+        if self._palette is not None:
+            return self._palette[pixels]
+        return _inverted(pixels, self._series.keyframe.bitspersample) if self._inverted else pixels
 
     def mapped(self, channel: int, plane: int) -> np.ndarray | None:
         """Memory-mapped where planes lie in one piece, uncompressed; None for others."""
         series, info = self._series, self.info
-        if info.is_colour or info.siblings or series.dtype == bool or series.axes[-2:] != "YX":
+        changed = self._inverted or self._palette is not None or series.dtype == bool
+        if changed or info.is_colour or info.siblings or series.axes[-2:] != "YX":
             return None
         with _reopened(self._tiff):
             offset = series.dataoffset
@@ -65,15 +90,18 @@ class TiffImage(ImageFile):
 
 
 @contextmanager
-def _opened(path: Path, **options: bool) -> Iterator[TiffFile]:
-    try:
-        tiff = TiffFile(path, **options)  # type: ignore[arg-type]
-    except (TiffFileError, struct.error, ValueError, IndexError) as error:
-        raise damaged(path, error) from error
-    with tiff:
-        if not tiff.pages or not tiff.series:
+def _opened(path: Path, **options: bool) -> Iterator[tuple[TiffFile, list[str]]]:
+    """A file, and what the library complains about while its header is read."""
+    with complaints() as found, TiffFile(path, **options) as tiff:  # type: ignore[arg-type]
+        if not tiff.pages:
             raise damaged(path, "no image inside")
-        yield tiff
+        check_chain(path, tiff)
+        companion = companion_of(path, tiff)
+        if companion is None:
+            yield tiff, found
+            return
+        with TiffFile(path, omexml=companion) as described:
+            yield described, found
 
 
 @contextmanager
@@ -88,50 +116,45 @@ def _reopened(tiff: TiffFile) -> Iterator[None]:
             tiff.filehandle.close()
 
 
-def _siblings(path: Path, tiff: TiffFile, series: TiffPageSeries) -> tuple[Path, ...]:
-    """Other files that hold pages of an image; ValueError if one that is named there is gone."""
-    if len(series.pages) == 1 or not tiff.is_ome:
-        return ()
-    parents = [page.parent for page in series.pages if page is not None]
-    names = dict.fromkeys(parent.filename for parent in parents if parent is not tiff)
-    if None in series.pages and tiff.ome_metadata:
-        described = dict.fromkeys(re.findall(r'FileName="([^"]+)"', tiff.ome_metadata))
-        gone = [name for name in described if not (path.parent / name).exists()]
-        reason = f"{gone[0]} is not beside it" if gone else "planes are missing"
-        raise ValueError(
-            f"{path}: its metadata describe an image in several files, but {reason}; copy all files"
-        )
-    return tuple(path.parent / name for name in names)
-
-
-def _info(path: Path, tiff: TiffFile, series: TiffPageSeries) -> ImageInfo:
+def _info(
+    path: Path, tiff: TiffFile, series: TiffPageSeries, siblings: tuple[Path, ...]
+) -> ImageInfo:
     sizes = dict(zip(series.axes, series.shape, strict=True))
     num_samples = sizes.get("S", 1)
-    if num_samples not in (1, 3, 4) or (num_samples > 1 and sizes.get("C", 1) > 1):
-        raise not_grey(path, f"{num_samples}-samples-a-pixel")
+    with_alpha = num_samples == 2 and series.keyframe.extrasamples in ((1,), (2,))
+    if num_samples not in (1, 3, 4) and not with_alpha:
+        raise unreadable_samples(path, f"{num_samples}-samples-a-pixel")
+    if num_samples > 1 and sizes.get("C", 1) > 1:
+        raise unreadable_samples(path, f"{sizes['C']}-channel colour")
+    if sizes.get("T", 1) > 1:
+        raise ValueError(
+            f"{path}: has {sizes['T']} time points, expected one; save each as a file of its own "
+            "(or as slices, if they are focal planes)"
+        )
     stacked = _stack_axes(series)
-    if len(stacked) > 1:
+    if len(stacked) > 1 or not set(stacked) <= set(_PLANES):
         found = " × ".join(f"{sizes[axis]} {axis}" for axis in stacked)
         raise ValueError(
             f"{path}: has {len(stacked)} stack axes ({found}), expected one (focal planes); "
-            "save each time point or position as a file of its own"
+            "save each position as a file of its own"
         )
-    if series.dtype is None or "Y" not in sizes or "X" not in sizes:
+    if series.dtype is None or min(sizes.get("Y", 0), sizes.get("X", 0)) < 1:
         raise damaged(path, f"axes {series.axes!r}")
     if series.dtype.kind not in "biuf":
         raise ValueError(f"{path}: holds {series.dtype} values, expected integers or floats")
-    _check_complete(path, tiff, series)
-    names, pixel_size = _metadata(tiff, sizes.get("C", 1))
+    check_complete(path, tiff, series)
+    names, spacing = metadata_of(tiff, series, sizes.get("C", 1))
     if num_samples > 1:
-        names = COLOURS
+        names = numbered(1) if with_alpha else COLOURS
     return ImageInfo(
         channels=names,
         planes=sizes[stacked[0]] if stacked else 1,
         height=sizes["Y"],
         width=sizes["X"],
         dtype=np.dtype(np.uint8 if series.dtype == bool else series.dtype.newbyteorder("=")),
-        pixel_size=pixel_size,
-        siblings=_siblings(path, tiff, series),
+        spacing=spacing,
+        siblings=siblings,
+        is_inverted=series.keyframe.photometric == _MIN_IS_WHITE,
     )
 
 
@@ -143,47 +166,22 @@ def _stack_axes(series: TiffPageSeries) -> list[str]:
     ]
 
 
-def _check_complete(path: Path, tiff: TiffFile, series: TiffPageSeries) -> None:
-    """A truncated copy is found from its table of strips, before any pixel is decoded."""
-    for page in series.pages:
-        if page is None:
-            continue
-        file = path if page.parent is tiff else path.parent / page.parent.filename
-        segments = zip(page.dataoffsets, page.databytecounts, strict=False)
-        end = max((offset + count for offset, count in segments), default=0)
-        size = file.stat().st_size
-        if end > size:
-            raise ValueError(
-                f"{file}: is truncated ({size} bytes of at least {end}); copy the file again"
-            )
+def _greys(series: TiffPageSeries) -> np.ndarray | None:
+    """The palette of a page, if all its colours are grey and it changes the numbers."""
+    table = series.keyframe.colormap
+    if table is None or (table != table[:1]).any():
+        return None
+    is_wide = len(table[0]) > 256
+    greys = table[0] if is_wide or table.max() < 256 else table[0] >> 8
+    greys = greys.astype(np.uint16 if is_wide else np.uint8)
+    return None if np.array_equal(greys, np.arange(len(greys))) else greys
 
 
-def _metadata(tiff: TiffFile, num_channels: int) -> tuple[tuple[str, ...], float | None]:
-    """Channel names (numbers where the file has none) and the pixel size in µm, if it is told."""
-    numbers = tuple(str(k) for k in range(num_channels))
-    if tiff.is_ome and tiff.ome_metadata:
-        return _ome_metadata(tiff.ome_metadata, numbers)
-    if tiff.is_imagej and tiff.imagej_metadata:
-        unit = MICROMETRES.get(str(tiff.imagej_metadata.get("unit", "")).replace("\\u00B5", "µ"))
-        resolution = tiff.pages.first.tags.get("XResolution")
-        if unit and resolution is not None and resolution.value[0]:
-            return numbers, unit * resolution.value[1] / resolution.value[0]
-    return numbers, None
-
-
-def _ome_metadata(xml: str, numbers: tuple[str, ...]) -> tuple[tuple[str, ...], float | None]:
-    try:
-        pixels = ElementTree.fromstring(xml).find("{*}Image/{*}Pixels")
-    except ElementTree.ParseError:
-        pixels = None
-    if pixels is None:
-        return numbers, None
-    names = [channel.get("Name") for channel in pixels.findall("{*}Channel")]
-    if len(names) != len(numbers) or not all(names):
-        names = list(numbers)
-    size = pixels.get("PhysicalSizeX")
-    unit = MICROMETRES.get(pixels.get("PhysicalSizeXUnit", "µm").replace("μ", "µ"))
-    return tuple(map(str, names)), float(size) * unit if size and unit else None
+def _inverted(pixels: np.ndarray, bits: int) -> np.ndarray:
+    """Pixels of which the lowest value is white, as they look."""
+    if pixels.dtype.kind == "u":
+        return pixels.dtype.type(2**bits - 1) - pixels
+    return -pixels if pixels.dtype.kind == "f" else ~pixels
 
 
 def _read_planes(path: Path, series: TiffPageSeries, channel: int, planes: list[int]) -> np.ndarray:

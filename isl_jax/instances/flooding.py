@@ -4,7 +4,8 @@ Works on padded levels, as `reconstruction` makes them; releases the interpreter
 """
 
 import numpy as np
-from numba import njit
+
+from isl_jax.compiled import compiled
 
 # Below every depth of an int32 level.
 _NEVER = -(1 << 40)
@@ -31,7 +32,7 @@ def flood(levels: np.ndarray, labels: np.ndarray, width: int) -> None:
     _flood_by_buckets(levels, labels, width, entered)
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _flood_by_heap(levels, labels, width, contested):
     """Flood down to the contested depth; returns the keys and pixels that are still queued."""
     capacity = 1
@@ -57,7 +58,7 @@ def _flood_by_heap(levels, labels, width, contested):
     return keys[:size], pixels[:size]
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _flood_by_buckets(levels, labels, width, entered):
     """Flood on from the pixels that have entered, given in their order.
 
@@ -108,7 +109,7 @@ def _flood_by_buckets(levels, labels, width, entered):
                         end[into] += 1
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _bucket_table(levels, labels, entered):
     """Divide the depths into about as many buckets as pixels, however the depths are distributed.
 
@@ -130,13 +131,13 @@ def _bucket_table(levels, labels, entered):
     return first, fold
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _bucket(first, fold, depth):
     k = (depth >> 16) + (1 << 15)
     return first[k] + ((depth & 0xFFFF) >> fold[k])
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _active_markers(levels, labels, width):
     """Marker pixels that have a neighbour to pass their label on to: depth << 32 | pixel."""
     entries = np.empty(len(labels), np.int64)
@@ -151,7 +152,7 @@ def _active_markers(levels, labels, width):
     return entries[:count]
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _last_contested_depth(levels, labels, width, entries):
     """Greatest depth at which the order of tied marker pixels can matter, or `_NEVER`.
 
@@ -174,7 +175,7 @@ def _last_contested_depth(levels, labels, width, entries):
     return np.int64(_NEVER)
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _contest(levels, labels, width, a, b):
     for i in (a - width, a - 1, a + 1, a + width):
         for j in (b - width, b - 1, b + 1, b + width):
@@ -184,7 +185,7 @@ def _contest(levels, labels, width, a, b):
     return False
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _push(keys, pixels, place, key, pixel):
     """Let a new entry rise from the heap's end, `place`, while its parent's key is greater."""
     while place > 0:
@@ -198,7 +199,7 @@ def _push(keys, pixels, place, key, pixel):
     pixels[place] = pixel
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _pop(keys, pixels, size):
     """Remove the first entry; the last one, at `size`, takes its place and sinks.
 

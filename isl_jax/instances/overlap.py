@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numba import njit
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import min_weight_full_bipartite_matching
+
+from isl_jax.compiled import compiled
 
 # Up to these, tables with an entry for every id or pair are faster than sorting.
 _LARGEST_ID = 1 << 16
@@ -103,7 +104,7 @@ def _labels(name: str, labels: np.ndarray) -> np.ndarray:
     return labels
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _runs(true, pred):
     """Runs of pixels that have the same two labels: (true labels, predicted labels, lengths)."""
     if true.size == 0:

@@ -7,13 +7,14 @@ hold a pixel's place in the watershed's queue. The kernels release the interpret
 """
 
 import numpy as np
-from numba import njit
+
+from isl_jax.compiled import compiled
 
 # States of a pixel in the search for regional maxima.
 _BELOW, _SEEN = 1, 2
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def levels_of(bits):
     """Bit patterns of a float image, int32 or int64 [H, W] → levels of the same order, padded.
 
@@ -30,7 +31,7 @@ def levels_of(bits):
     return levels.ravel()
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def reconstruct(seed, ceiling, width):
     """Reconstruction by dilation of `seed` under `ceiling`, 8-connected, in place of `seed`.
 
@@ -93,7 +94,7 @@ def regional_maxima(levels: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, i
     return labels, len(order)
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _number_maxima(levels, labels, width):
     """Write the maxima's ids into `labels`, in the order they are met; returns first pixels."""
     num_pixels = (len(labels) // width - 2) * (width - 2)
@@ -114,7 +115,7 @@ def _number_maxima(levels, labels, width):
     return first_pixel[:count]
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _below_a_neighbour(levels):
     """Mark the pixels that have a greater one among their 8 neighbours: uint8, flattened."""
     below = np.zeros(levels.shape, np.uint8)
@@ -128,7 +129,7 @@ def _below_a_neighbour(levels):
     return below.ravel()
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _plateau(levels, width, start, state, members):
     """List the pixels of a plateau into `members`; returns their number, or 0 if not maximal.
 

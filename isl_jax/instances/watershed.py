@@ -28,6 +28,7 @@ def label_instances(
     semantic: np.ndarray,
     *,
     h: float = 10.0,
+    sigma: float = 0.0,
     keep_unmarked: bool = False,
     fill_holes: bool = False,
     min_size: int = 0,
@@ -38,12 +39,15 @@ def label_instances(
     h; half-precision maps are refused, since their rounding moves labels. semantic: [H, W], bool
     or integer (not 0 = foreground) or floating (a probability, foreground above 0.5). h ≥ 0:
     markers are the regional maxima of the reconstruction of f − h under f, 8-connected.
+    `sigma`: that of a Gaussian that f is smoothed with before, in pixels (none beyond 4 σ).
     Foreground that no marker reaches stays background; with `keep_unmarked` each of its connected
     components is an instance. `fill_holes` gives an instance the background it encloses;
     `min_size` drops instances of fewer pixels. Returns int32 [H, W], ids 1..n in the order of the
     markers' first pixels, 0 = background. Raises ValueError on other input.
     """
     distance, mask = _checked(distance, semantic, h)
+    if sigma:
+        distance = ndimage.gaussian_filter(distance, sigma, mode="nearest")
     if distance.size == 0:
         return np.zeros(distance.shape, np.int32)
     width = distance.shape[1] + 2

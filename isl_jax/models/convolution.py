@@ -1,18 +1,58 @@
 """Convolutions of the network: NHWC images, HWIO kernels, PyTorch's symmetric padding."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+
+def _precision(dtype: Any) -> jax.lax.Precision | None:
+    """How exact products of `dtype` are: float32 ones all of it, on every device.
+
+    GPUs round the factors of float32 products to 10 bits (TF32) and TPUs to 7 (bfloat16) unless
+    told not to: a model's maps, and its labels, would differ from one kind of device to the other.
+    """
+    return None if dtype == jnp.bfloat16 else jax.lax.Precision.HIGHEST
+
+
+def _summed_in_float32(
+    function: Callable[[jax.Array, jax.Array], jax.Array], x: jax.Array, kernel: jax.Array
+) -> jax.Array:
+    """`function(x, kernel)`, whose gradient towards a wider `kernel` is summed in its dtype.
+
+    Of a batch that is split over devices each one makes its share of that gradient in the dtype of
+    `x`. Left alone, XLA adds up these shares before they are widened: in bfloat16.
+    """
+    mesh = jax.typeof(x).sharding.mesh
+    if x.dtype == kernel.dtype or mesh.size <= 1 or x.shape[0] % mesh.size:
+        return function(x, kernel)
+    split = PartitionSpec(mesh.axis_names)
+
+    @functools.partial(jax.shard_map, mesh=mesh, in_specs=(split, PartitionSpec()), out_specs=split)
+    def share(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        # A copy for each device, made before it is narrowed: the gradient of copying is the sum.
+        return function(x, jax.lax.pcast(kernel, mesh.axis_names, to="varying"))
+
+    return share(x, kernel)
 
 
 def convolve(x: jax.Array, kernel: jax.Array, *, stride: int = 1) -> jax.Array:
-    """Convolve `x` `[B, H, W, I]` with `kernel` `[k, k, I, O]`, zero-padded by `k // 2`."""
+    """Convolve `x` `[B, H, W, I]` with `kernel` `[k, k, I, O]`, zero-padded by `k // 2`.
+
+    In the dtype of `x`; float32 is float32 on every device.
+    """
+    return _summed_in_float32(functools.partial(_convolve, stride=stride), x, kernel)
+
+
+def _convolve(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array:
     if kernel.shape[:2] == (1, 1) and stride == 1:
         # A product of matrices: XLA's gradient towards a 1×1 kernel convolves with a kernel as
         # large as the image, which took 3 to 20 times as long on CPU.
-        return x @ kernel[0, 0].astype(x.dtype)
+        return jnp.matmul(x, kernel[0, 0].astype(x.dtype), precision=_precision(x.dtype))
     pads = [(size // 2, size // 2) for size in kernel.shape[:2]]
     return jax.lax.conv_general_dilated(
         x,
@@ -20,6 +60,7 @@ def convolve(x: jax.Array, kernel: jax.Array, *, stride: int = 1) -> jax.Array:
         (stride, stride),
         pads,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=_precision(x.dtype),
     )
 
 
@@ -30,6 +71,10 @@ def convolve_upsampled(x: jax.Array, kernel: jax.Array) -> jax.Array:
     on one input pixel, so each of the four output parities is a 2×2 convolution of the input with
     summed taps, which is 4/9 of the multiplications.
     """
+    return _summed_in_float32(_convolve_upsampled, x, kernel)
+
+
+def _convolve_upsampled(x: jax.Array, kernel: jax.Array) -> jax.Array:
     batch, height, width, _ = x.shape
     columns = [_phase(rows, axis=1) for rows in _phase(kernel, axis=0)]
     # Four convolutions, not one with four times the features: XLA's gradient of that one towards
@@ -41,6 +86,7 @@ def convolve_upsampled(x: jax.Array, kernel: jax.Array) -> jax.Array:
             (1, 1),
             [(1 - p, p), (1 - q, q)],
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            precision=_precision(x.dtype),
         )
         for p in (0, 1)
         for q in (0, 1)

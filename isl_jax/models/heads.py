@@ -35,7 +35,7 @@ class TwoConvHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Outputs in the dtype of `x`."""
+        """Outputs in the dtype of `x`, which is float32 after a `UNet`."""
         for index in (1, 2):
             x = Conv(2, 3, use_bias=True, name=f"conv{index}")(x)
             if self.kind == "reference":

@@ -1,20 +1,21 @@
 """Read PyTorch's `.pth` state dicts, legacy and zip format, without torch and without executing.
 
-A pickle can name any function to call. This reader knows three harmless ones (an ordered dict, a
-tensor, a parameter) and refuses every other, as torch's `weights_only=True` does.
+A pickle can name any function to call, and set the state of any object. `pickling.py` runs it on
+stand-ins; this module knows three harmless names (an ordered dict, a tensor, a parameter), refuses
+every other, as torch's `weights_only=True` does, and holds all sizes against the file's own.
 """
 
 import dataclasses
 import io
 import math
-import pickle
 import zipfile
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+
+from isl_jax.models.pickling import Global, Table, run_pickle, set_items
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _DTYPES = {
@@ -30,6 +31,7 @@ _DTYPES = {
 }
 # Names under which training scripts keep the weights beside other things.
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
+_MOST_AXES = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,49 +49,65 @@ class _Tensor:
     strides: tuple[int, ...]
 
 
-def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Tensor:
+def _called(name: Global, arguments: tuple[Any, ...]) -> Any:
+    """What a call in the pickle makes; ValueError for one that makes no tensor."""
+    if name == ("collections", "OrderedDict") and len(arguments) <= 1:
+        # Python 2 wrote the items as the argument, [[key, value], …].
+        pairs = [tuple(pair) for pair in arguments[0]] if arguments else []
+        return set_items(Table(), [part for pair in pairs for part in pair])
+    if name == ("torch._utils", "_rebuild_tensor_v2") and len(arguments) >= 4:
+        return _tensor(*arguments[:4])
+    if name == ("torch._utils", "_rebuild_parameter") and arguments:
+        return arguments[0]
+    raise ValueError(f"it asks for {name.module}.{name.name}")
+
+
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> _Tensor:
+    if not (isinstance(storage, _Storage) and type(shape) is type(strides) is tuple):
+        raise ValueError("malformed tensor")
     numbers = (offset, *shape, *strides)
-    if (
-        not isinstance(storage, _Storage)
-        or len(shape) != len(strides)
-        or not all(isinstance(number, int) and number >= 0 for number in numbers)
-    ):
-        raise pickle.UnpicklingError("malformed tensor")
-    # A tensor must lie inside its storage: strides come from the file and would read past it.
-    last = offset + sum((size - 1) * step for size, step in zip(shape, strides, strict=True))
-    if math.prod(shape) and last >= storage.count:
-        raise pickle.UnpicklingError("tensor reaches beyond its storage")
-    return _Tensor(storage, offset, tuple(shape), tuple(strides))
+    if len(shape) != len(strides) or len(shape) > _MOST_AXES or not all(map(_is_count, numbers)):
+        raise ValueError("malformed tensor")
+    # A tensor must lie inside its storage: strides come from the file and would read past it. Nor
+    # may it hold more values than that: strides of 0 make gigabytes of a byte.
+    size = math.prod(shape)
+    last = offset + sum((side - 1) * step for side, step in zip(shape, strides, strict=True))
+    if size and (last >= storage.count or size > storage.count):
+        raise ValueError("tensor reaches beyond its storage")
+    return _Tensor(storage, offset, shape, strides)
 
 
-def _rebuild_parameter(tensor: Any, *_: Any) -> Any:
-    return tensor
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 48
 
 
-_CALLABLES: dict[tuple[str, str], Callable[..., Any]] = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
-}
+class _Storages(dict[str, _Storage]):
+    """The storages that a pickle refers to, which all together are no larger than the file."""
 
+    def __init__(self, most_bytes: int) -> None:
+        super().__init__()
+        self._left = most_bytes
 
-class _StateDictUnpickler(pickle.Unpickler):
-    def __init__(self, file: BinaryIO) -> None:
-        super().__init__(file)
-        self.storages: dict[str, _Storage] = {}
+    def refer(self, reference: Any) -> _Storage:
+        """The storage of a persistent id: ('storage', type, key, device, count, …)."""
+        if not isinstance(reference, tuple) or len(reference) < 5:
+            raise ValueError("malformed storage")
+        kind, name, key, _, count = reference[:5]
+        is_torch = isinstance(name, Global) and name.module == "torch"
+        dtype = _DTYPES.get(name.name) if is_torch else None
+        is_key = isinstance(key, str) and len(key) < 100
+        if kind != "storage" or dtype is None or not is_key or not _is_count(count):
+            raise ValueError("malformed storage")
+        storage = _Storage(np.dtype(dtype), key, count)
+        if self.setdefault(key, storage) is storage:
+            self._left -= count * storage.dtype.itemsize
+        if self[key] != storage or self._left < 0:
+            raise ValueError("storages of more bytes than the file has")
+        return storage
 
-    def find_class(self, module: str, name: str) -> Any:
-        if module == "torch" and name in _DTYPES:
-            return np.dtype(_DTYPES[name])
-        if (module, name) not in _CALLABLES:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return _CALLABLES[module, name]
-
-    def persistent_load(self, pid: Any) -> _Storage:
-        kind, dtype, key, _, count, *_ = pid
-        if kind != "storage" or not isinstance(dtype, np.dtype) or not isinstance(count, int):
-            raise pickle.UnpicklingError("malformed storage")
-        return self.storages.setdefault(str(key), _Storage(dtype, str(key), count))
+    def run(self, file: BinaryIO) -> Any:
+        """The value of the pickle at the file's position."""
+        return run_pickle(file, called=_called, referred=self.refer)
 
 
 def read_pth(path: str | Path) -> dict[str, np.ndarray]:
@@ -99,80 +117,92 @@ def read_pth(path: str | Path) -> dict[str, np.ndarray]:
     anything but tensors.
     """
     path = Path(path)
+    storages = _Storages(path.stat().st_size)
     try:
         read = _read_zip if zipfile.is_zipfile(path) else _read_legacy
-        tree, storages = read(path)
-        return _arrays(tree, storages)
-    except (
-        pickle.UnpicklingError,
-        zipfile.BadZipFile,
-        # What a damaged or hostile pickle makes the unpickler itself raise.
-        *(AttributeError, EOFError, IndexError, KeyError, TypeError, ValueError, MemoryError),
-    ) as error:
+        tree, contents = read(path, storages)
+        return _arrays(tree, contents)
+    except Exception as error:  # whatever a damaged or hostile file makes the parsers raise
         raise ValueError(
-            f"{path}: not a plain PyTorch state dict ({error}); save it again with "
+            f"{path}: not a plain PyTorch state dict ({_told(error)}); save it again with "
             "torch.save(model.state_dict(), …) or as safetensors"
         ) from error
 
 
-def _read_zip(path: Path) -> tuple[Any, dict[str, np.ndarray]]:
+def _told(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _read_zip(path: Path, storages: _Storages) -> tuple[Any, dict[str, np.ndarray]]:
     with zipfile.ZipFile(path) as archive:
         names = [name for name in archive.namelist() if name.endswith("data.pkl")]
         if len(names) != 1:
-            raise pickle.UnpicklingError("no data.pkl")
+            raise ValueError("no data.pkl")
         folder = names[0].removesuffix("data.pkl")
         if f"{folder}byteorder" in archive.namelist():
-            order = archive.read(f"{folder}byteorder").decode()
+            order = _member(archive, f"{folder}byteorder", 6).decode()
             if order != "little":
-                raise pickle.UnpicklingError(f"byte order {order}, expected little")
-        unpickler = _StateDictUnpickler(io.BytesIO(archive.read(names[0])))
-        tree = unpickler.load()
-        storages = {
-            key: np.frombuffer(archive.read(f"{folder}data/{key}"), storage.dtype)
-            for key, storage in unpickler.storages.items()
-        }
-    return tree, storages
+                raise ValueError(f"byte order {order}, expected little")
+        size = archive.getinfo(names[0]).file_size
+        tree = storages.run(io.BytesIO(_member(archive, names[0], size)))
+        contents = {}
+        for key, storage in storages.items():
+            content = _member(
+                archive, f"{folder}data/{key}", storage.count * storage.dtype.itemsize
+            )
+            contents[key] = np.frombuffer(content, storage.dtype)
+    return tree, contents
 
 
-def _read_legacy(path: Path) -> tuple[Any, dict[str, np.ndarray]]:
-    with path.open("rb") as file:
-        if _load(file) != _LEGACY_MAGIC:
-            raise pickle.UnpicklingError("neither zip nor legacy format")
-        _load(file)  # protocol version
-        if not _load(file).get("little_endian", True):
-            raise pickle.UnpicklingError("byte order big, expected little")
-        unpickler = _StateDictUnpickler(file)
-        tree = unpickler.load()
-        storages = {}
-        for key in _load(file):
-            storage = unpickler.storages[key]
+def _member(archive: zipfile.ZipFile, name: str, size: int) -> bytes:
+    info = archive.getinfo(name)
+    # PyTorch stores without compressing; what is compressed could expand to anything.
+    if info.compress_type != zipfile.ZIP_STORED or info.file_size != size:
+        raise ValueError(f"{name} has {info.file_size} bytes, expected {size}, not compressed")
+    return archive.read(info)
+
+
+def _read_legacy(path: Path, storages: _Storages) -> tuple[Any, dict[str, np.ndarray]]:
+    with io.BytesIO(path.read_bytes()) as file:  # a forged length reads no further
+        if storages.run(file) != _LEGACY_MAGIC:
+            raise ValueError("neither zip nor legacy format")
+        storages.run(file)  # protocol version
+        system = storages.run(file)
+        if not isinstance(system, dict) or not system.get("little_endian", True):
+            raise ValueError("byte order big, expected little")
+        tree, contents = storages.run(file), {}
+        for key in storages.run(file):
+            storage = storages[key]
             # Each storage is its number of elements (int64), then the elements.
             count = int.from_bytes(file.read(8), "little")
             if count != storage.count:
-                raise pickle.UnpicklingError(f"storage of {count}, expected {storage.count}")
-            storages[key] = np.frombuffer(file.read(count * storage.dtype.itemsize), storage.dtype)
-    return tree, storages
+                raise ValueError(f"storage of {count}, expected {storage.count}")
+            content = file.read(count * storage.dtype.itemsize)
+            if len(content) < count * storage.dtype.itemsize:
+                raise ValueError(f"storage cut short at {len(content)} bytes")
+            contents[key] = np.frombuffer(content, storage.dtype)
+    return tree, contents
 
 
-def _load(file: BinaryIO) -> Any:
-    return _StateDictUnpickler(file).load()
-
-
-def _arrays(tree: Any, storages: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _arrays(tree: Any, contents: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     for wrapper in _WRAPPERS:
         if isinstance(tree, dict) and isinstance(tree.get(wrapper), dict):
             tree = tree[wrapper]
     tensors = tree if isinstance(tree, dict) else {}
     tensors = {str(name): value for name, value in tensors.items() if isinstance(value, _Tensor)}
     if not tensors:
-        raise pickle.UnpicklingError("no tensors by name")
-    return {name: _array(tensor, storages) for name, tensor in tensors.items()}
+        raise ValueError("no tensors by name")
+    made: dict[_Tensor, np.ndarray] = {}  # tied weights are one array under several names
+    left = 2 * sum(content.nbytes for content in contents.values())
+    for tensor in tensors.values():
+        if tensor not in made:
+            left -= math.prod(tensor.shape) * tensor.storage.dtype.itemsize
+            if left < 0:
+                raise ValueError("tensors of more bytes than the file has")
+            made[tensor] = _array(tensor, contents[tensor.storage.key])
+    return {name: made[tensor] for name, tensor in tensors.items()}
 
 
-def _array(tensor: _Tensor, storages: Mapping[str, np.ndarray]) -> np.ndarray:
-    data = storages[tensor.storage.key]
-    if data.size != tensor.storage.count:
-        raise pickle.UnpicklingError(f"storage cut short at {data.size} of {tensor.storage.count}")
-    strides = [step * data.itemsize for step in tensor.strides]
-    view = np.lib.stride_tricks.as_strided(data[tensor.offset :], tensor.shape, strides)
-    return view.copy()
+def _array(tensor: _Tensor, content: np.ndarray) -> np.ndarray:
+    strides = [step * content.itemsize for step in tensor.strides]
+    return np.lib.stride_tricks.as_strided(content[tensor.offset :], tensor.shape, strides).copy()

@@ -29,9 +29,10 @@ class DecoderBlock(nn.Module):
 class UNet(nn.Module):
     """`segmentation_models_pytorch.Unet(encoder, classes=out_channels)`.
 
-    `apply(variables, x, train=False)`: image `[B, H, W, C]` to raw outputs `[B, H, W, K]` of
-    `compute_dtype`. H and W are free: sides that are no multiples of 32 are padded by reflection at
-    the bottom and right, and cropped back. In training the batch statistics include the padding.
+    `apply(variables, x, train=False)`: image `[B, H, W, C]` to raw outputs `[B, H, W, K]`, float32
+    whatever `compute_dtype` is (float64 for that). H and W are free: sides that are no multiples of
+    32 are padded by reflection at the bottom and right, and cropped back. In training the batch
+    statistics include the padding.
     """
 
     out_channels: int = 1
@@ -53,6 +54,8 @@ class UNet(nn.Module):
         for index, channels in enumerate(DECODER_FEATURES):
             skip = features.pop() if features else None
             y = DecoderBlock(channels, name=f"decoder{index}")(y, skip, train=train)
+        # Maps are not rounded to bfloat16: near 255 its steps are 1.0, and ties make markers.
+        y = y.astype(jnp.promote_types(y.dtype, jnp.float32))
         y = Conv(self.out_channels, 3, use_bias=True, name="segmentation_head")(y)
         return y[:, :height, :width]
 

@@ -4,6 +4,7 @@ import hashlib
 import http.client
 import re
 import socket
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -14,13 +15,14 @@ import huggingface_hub
 import huggingface_hub.constants
 import numpy as np
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from isl_jax.files import resumed_whole
+from isl_jax.locks import InUseError, locked
 from isl_jax.models.port import variables_from_torch
 from isl_jax.models.pth import read_pth
 
-# torchvision's files; the digits are the beginning of the SHA-256.
+# torchvision's files; the digits are the beginning of the SHA-256, all that it publishes.
 _TORCHVISION = {
     "densenet121": "densenet121-a639ec97.pth",
     "densenet161": "densenet161-8d451a50.pth",
@@ -28,11 +30,15 @@ _TORCHVISION = {
     "densenet201": "densenet201-c1103571.pth",
 }
 _MEGABYTES = {"densenet121": 32, "densenet161": 116, "densenet169": 57, "densenet201": 81}
+# Files whose length is known, too: a name's eight digits can be met by trying.
+_BYTES = {"densenet121-a639ec97.pth": 32_342_954}
 _TORCHVISION_URL = "https://download.pytorch.org/models"
 _HUB_FILE = "model.safetensors"
 _DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")
 # Where torchvision keeps its own downloads: a file it has fetched is found, and the reverse.
-DEFAULT_CACHE = Path.home() / ".cache" / "torch" / "hub" / "checkpoints"
+DEFAULT_CACHE = Path("~/.cache/torch/hub/checkpoints")
+# How long one process waits for another that fetches the same file.
+_WAIT_SECONDS = 600
 
 
 def imagenet_variables(
@@ -69,7 +75,7 @@ def load_imagenet(
         known = ", ".join(_TORCHVISION)
         raise ValueError(f"no ImageNet weights are known for encoder {encoder!r}, only for {known}")
     name = _TORCHVISION[encoder]
-    cached = Path(cache_dir) / name
+    cached = _home(Path(cache_dir)) / name
     reasons = []
     if source != "hub" and cached.exists():
         return read_state_dict(cached)
@@ -96,14 +102,16 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
 
     A digest in the file's name (torchvision's `-a639ec97.pth`) is verified.
     """
-    path = Path(path).expanduser()
+    path = _home(Path(path))
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such weights file")
     verify_digest(path)
     if path.suffix == ".safetensors":
         try:
             return load_file(path)
-        except SafetensorError as error:
+        except OSError:
+            raise
+        except Exception as error:  # of its own, and of types that numpy lacks
             raise ValueError(f"{path}: damaged safetensors file ({error})") from error
     if path.suffix in (".pth", ".pt"):
         return read_pth(path)
@@ -111,10 +119,16 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def verify_digest(path: Path, name: str | None = None) -> None:
-    """Raise ValueError if `path` contradicts the SHA-256 in its name (or in `name`), if any."""
+    """Raise ValueError if `path` contradicts the SHA-256 in its name (or `name`), or its size."""
     match = _DIGEST_IN_NAME.search(name or path.name)
     if match is None:
         return
+    size = path.stat().st_size
+    if size != _BYTES.get(name or path.name, size):
+        raise ValueError(
+            f"{path}: damaged or not the genuine file: it has {size} bytes, expected "
+            f"{_BYTES[name or path.name]}; delete it and fetch it again"
+        )
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if not digest.startswith(match[1]):
@@ -127,17 +141,29 @@ def verify_digest(path: Path, name: str | None = None) -> None:
 def download(url: str, path: Path) -> Path:
     """Fetch `url` into `path`; an interrupted download is taken up where it stopped.
 
-    The file appears under its name only when whole and verified (see `read_state_dict`).
+    The file appears under its name only when whole and verified (see `read_state_dict`). One
+    process fetches, others that want the same file wait for it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    done = partial.stat().st_size if partial.exists() else 0
+    patience = time.monotonic() + _WAIT_SECONDS
+    while not path.exists():
+        try:
+            with locked(path, "fetch it elsewhere", replaces=True), resumed_whole(path) as draft:
+                _fetch(url, draft, path.name)
+        except InUseError:
+            if time.monotonic() > patience:
+                raise
+            time.sleep(1)
+    return path
+
+
+def _fetch(url: str, draft: Path, name: str) -> None:
+    done = draft.stat().st_size if draft.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
     try:
         with urllib.request.urlopen(request, timeout=60) as response:
             # A server that ignores the range sends the file from its beginning, with status 200.
             resumed = response.status == http.HTTPStatus.PARTIAL_CONTENT
-            with partial.open("ab" if resumed else "wb") as file:
+            with draft.open("ab" if resumed else "wb") as file:
                 while chunk := response.read(1 << 20):
                     file.write(chunk)
             length = response.headers.get("Content-Length")
@@ -149,15 +175,14 @@ def download(url: str, path: Path) -> Path:
         expected = None
     except (http.client.HTTPException, urllib.error.URLError) as error:
         raise OSError(f"{url}: {_first_line(error)}") from error
-    size = partial.stat().st_size
+    size = draft.stat().st_size
     if expected is not None and size < expected:
         raise OSError(f"{url}: connection lost after {size} bytes; run again to resume")
     try:
-        verify_digest(partial, path.name)
+        verify_digest(draft, name)
     except ValueError:
-        partial.unlink()
+        draft.unlink()
         raise
-    return partial.replace(path)
 
 
 def _from_hub(encoder: str, *, offline: bool, endpoint: str | None) -> Path:
@@ -186,6 +211,14 @@ def _unknown_host(url: str) -> str | None:
     except OSError:
         return host
     return None
+
+
+def _home(path: Path) -> Path:
+    """`~` resolved; as it is for a user without a home."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
 
 
 def _first_line(error: Exception) -> str:

@@ -1,15 +1,18 @@
 """What was found, drawn over the image: one PNG an image, and a page of all of them."""
 
 import base64
+import hashlib
 import html
+import os
+import string
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import imagecodecs
 import numpy as np
 
 from isl_jax.files import write_bytes, write_text
+from isl_jax.inference.folder import Record
 from isl_jax.inference.large import ImageLike, release
 
 # Longest side of a picture; larger images are thinned out.
@@ -79,47 +82,74 @@ def _colours(ids: np.ndarray) -> np.ndarray:
     return (255 * np.clip(turns, 0.15, 1)).astype(np.uint8)
 
 
-def write_contact_sheet(
-    folder: Path, records: Iterable[Mapping[str, Any]], failed: Mapping[str, str]
-) -> Path:
+def write_contact_sheet(folder: Path, records: Iterable[Record], failed: Mapping[str, str]) -> Path:
     """Write `folder/index.html`: a thumbnail of every overlay, what is in it, links to the files.
 
-    The page needs no other file to be looked at; the links lead to those beside it. Returns its
-    path.
+    The page needs no other file to be looked at; the links lead to those beside it. Names are text
+    and nothing else, whatever is in them. Returns its path; ValueError if that is a page of
+    somebody else's.
     """
-    cards = [_card(folder, record) for record in sorted(records, key=lambda r: str(r["name"]))]
+    path = folder / "index.html"
+    if path.exists() and _OURS not in path.read_text(encoding="utf-8", errors="replace"):
+        raise ValueError(f"{path}: is another page, it is left as it is; move it away")
+    cards = [_card(folder, record) for record in sorted(records, key=lambda r: r.name)]
     faults = "".join(
-        f"<li><b>{html.escape(name)}</b> {html.escape(reason)}</li>"
-        for name, reason in failed.items()
+        f"<li><b>{_text(name)}</b> {_text(reason)}</li>" for name, reason in failed.items()
+    )
+    digest = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
+    policy = (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     )
     page = _PAGE.format(
+        script=_SCRIPT,
+        policy=policy,
+        ours=_OURS,
         count=len(cards),
         failed=f"<h2>{len(failed)} images failed</h2><ul>{faults}</ul>" if failed else "",
         cards="\n".join(cards),
     )
-    path = folder / "index.html"
     write_text(path, page)
     return path
 
 
-def _card(folder: Path, record: Mapping[str, Any]) -> str:
-    name = html.escape(str(record["name"]))
-    height, width = record["size"]
+def _text(text: str) -> str:
+    """Text as HTML; bytes of a name that are no UTF-8 as question marks."""
+    return html.escape(text.encode("utf-8", "replace").decode())
+
+
+def _link(name: str) -> str:
+    """A link to a file beside the page, by the very bytes of its name."""
+    plain = frozenset(string.ascii_letters + string.digits + "-_.~")
+    try:
+        content = os.fsencode(name)
+    except UnicodeEncodeError:  # of no file at all
+        content = name.encode("utf-8", "replace")
+    letters = map(chr, content)
+    return "./" + "".join(c if c in plain else f"%{ord(c):02X}" for c in letters)
+
+
+def _card(folder: Path, record: Record) -> str:
+    name = _text(record.name)
+    height, width = record.size
     facts = [f"{width} × {height} pixels"]
-    if record.get("num_objects") is not None:
-        facts.insert(0, f"{record['num_objects']} objects")
+    if record.binning > 1:
+        facts[0] += f" of {record.binning} × {record.binning}"
+    if record.num_objects is not None:
+        facts.insert(0, f"{record.num_objects} objects")
     links = " ".join(
-        f'<a href="{html.escape(file)}">{html.escape(file.removeprefix(str(record["name"])))}</a>'
-        for file in record["files"]
+        f'<a href="{_link(file)}">{_text(file.removeprefix(record.name))}</a>'
+        for file in record.files
     )
-    picture = folder / f"{record['name']}_overlay.png"
+    picture = folder / f"{record.name}_overlay.png"
     image = ""
     if picture.exists():
-        data = base64.b64encode(_thumbnail(picture)).decode()
-        image = (
-            f'<a href="{html.escape(picture.name)}"><img alt="{name}" loading="lazy" '
-            f'src="data:image/jpeg;base64,{data}"></a>'
-        )
+        try:
+            data = base64.b64encode(_thumbnail(picture)).decode()
+            shown = f'<img alt="{name}" loading="lazy" src="data:image/jpeg;base64,{data}">'
+        except (ValueError, OSError, RuntimeError):
+            shown = "(the picture cannot be read)"
+        image = f'<a href="{_link(picture.name)}">{shown}</a>'
     return (
         f'<figure data-name="{name.lower()}">{image}<figcaption><b>{name}</b><br>'
         f"{', '.join(facts)}<br><small>{links}</small></figcaption></figure>"
@@ -137,9 +167,19 @@ def _thumbnail(path: Path) -> bytes:
     return bytes(imagecodecs.jpeg8_encode(np.ascontiguousarray(picture), level=85))
 
 
+# By this a page is known to be written here.
+_OURS = "<title>Predictions</title>"
+_SCRIPT = """
+document.querySelector("input").addEventListener("input", event => {
+  const text = event.target.value.toLowerCase();
+  for (const figure of document.querySelectorAll("figure"))
+    figure.hidden = !figure.dataset.name.includes(text);
+});
+"""
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>Predictions</title>
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+{ours}
 <style>
 body {{ font: 15px/1.45 system-ui, sans-serif; margin: 1.5rem; color: #222; background: #fafafa }}
 main {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); gap: 1rem }}
@@ -154,12 +194,6 @@ input {{ font: inherit; padding: .3rem .5rem; margin-bottom: 1rem; width: 20rem;
 {cards}
 </main>
 {failed}
-<script>
-document.querySelector("input").addEventListener("input", event => {{
-  const text = event.target.value.toLowerCase();
-  for (const figure of document.querySelectorAll("figure"))
-    figure.hidden = !figure.dataset.name.includes(text);
-}});
-</script>
+<script>{script}</script>
 </html>
 """

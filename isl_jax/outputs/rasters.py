@@ -10,36 +10,50 @@ import tifffile
 from isl_jax.files import written_whole
 from isl_jax.inference.large import largest, release
 
+# Distance of pixels in µm, (y, x).
+Spacing = tuple[float, float]
 _TILE = 512
 # Classic TIFF ends at 4 GiB; what is written may be a little larger than the pixels.
 _BIG_TIFF = 1 << 31
 
 
-def write_labels(path: Path, labels: np.ndarray, *, pixel_size: float | None = None) -> None:
-    """Write labels `[H, W]` as uint16, as uint32 from 65,536 on; pixel_size in µm."""
+def write_labels(
+    path: Path, labels: np.ndarray, *, spacing: Spacing | None = None, binning: int = 1
+) -> None:
+    """Write labels `[H, W]` as uint16, as uint32 from 65,536 on.
+
+    `spacing` of the pixels in µm, (y, x); `binning`: pixels of the input file, squared, in one.
+    """
     dtype = np.uint16 if largest(labels) < 1 << 16 else np.uint32
-    _write(path, labels, np.dtype(dtype), pixel_size, predictor=False)
+    _write(path, labels, np.dtype(dtype), spacing, binning)
 
 
-def write_map(path: Path, values: np.ndarray, *, pixel_size: float | None = None) -> None:
-    """Write a map `[H, W]` as float32, every digit kept; pixel_size in µm."""
-    _write(path, values, np.dtype(np.float32), pixel_size, predictor=True)
+def write_map(
+    path: Path, values: np.ndarray, *, spacing: Spacing | None = None, binning: int = 1
+) -> None:
+    """Write a map `[H, W]` as float32, every digit kept; options as of `write_labels`."""
+    _write(path, values, np.dtype(np.float32), spacing, binning)
 
 
 def _write(
-    path: Path, image: np.ndarray, dtype: np.dtype, pixel_size: float | None, *, predictor: bool
+    path: Path, image: np.ndarray, dtype: np.dtype, spacing: Spacing | None, binning: int
 ) -> None:
     """OME-TIFF, for viewers that read OME; resolution tags, for those that do not."""
     options: dict[str, Any] = {"metadata": {"axes": "YX"}}
-    if pixel_size:
+    if binning > 1:
+        options["metadata"]["Description"] = (
+            f"a pixel is {binning} × {binning} pixels of the input file"
+        )
+    if spacing:
+        height, width = spacing
         options["metadata"] |= {
-            "PhysicalSizeX": pixel_size,
+            "PhysicalSizeX": width,
             "PhysicalSizeXUnit": "µm",
-            "PhysicalSizeY": pixel_size,
+            "PhysicalSizeY": height,
             "PhysicalSizeYUnit": "µm",
         }
         options |= {
-            "resolution": (1e4 / pixel_size, 1e4 / pixel_size),
+            "resolution": (1e4 / width, 1e4 / height),
             "resolutionunit": "CENTIMETER",
         }
     with written_whole(path) as draft:
@@ -50,7 +64,7 @@ def _write(
             dtype=dtype,
             tile=(_TILE, _TILE),
             compression="zlib",
-            predictor=predictor,
+            predictor=dtype.kind == "f",
             ome=True,
             bigtiff=image.size * dtype.itemsize > _BIG_TIFF,
             **options,

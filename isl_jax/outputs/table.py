@@ -1,6 +1,6 @@
 """A row for every object: where it is, how large, what shape, how bright in each channel."""
 
-import csv
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -8,10 +8,12 @@ import numpy as np
 from scipy import ndimage
 from skimage.measure import regionprops_table
 
-from isl_jax.files import written_whole
 from isl_jax.inference.large import ImageLike, release
+from isl_jax.tabular import write_csv
 
 _BAND_ROWS = 2048
+# Sides of a pixel that differ by less make it a square.
+_SQUARE = 0.01
 # Column → property of scikit-image; pixels and radians.
 _PROPERTIES = {
     "id": "label",
@@ -30,6 +32,7 @@ _PROPERTIES = {
     "extent": "extent",
     "orientation_rad": "orientation",
 }
+_LENGTHS = [name for name in _PROPERTIES if name.endswith("_px") and name != "area_px"]
 
 
 def write_table(
@@ -38,20 +41,21 @@ def write_table(
     planes: ImageLike | None,
     channels: Sequence[str],
     *,
-    pixel_size: float | None = None,
+    spacing: tuple[float, float] | None = None,
+    binning: int = 1,
 ) -> None:
     """Write a CSV file with a row for every object of labels `[H, W]`, in order of their ids.
 
-    `planes` `[C, H, W]` with their `channels` give the mean intensities, in raw units. With a
-    pixel_size (µm), lengths and areas are given in µm and µm², too. Circularity is 4π·area /
-    perimeter², 1 for a disc.
+    `planes` `[C, H, W]` with their `channels` give the mean intensities, in raw units. Columns in
+    px count pixels of the input file; where a pixel of the labels is `binning` of these, squared, a
+    column `label_pixel_px` says so. With the `spacing` of the labels' pixels in µm, (y, x), areas
+    are given in µm², too, and lengths in µm where the pixels are square. Circularity is
+    4π·area / perimeter², 1 for a disc.
     """
-    columns = measure_objects(labels, planes, channels, pixel_size=pixel_size)
-    with written_whole(path) as draft, draft.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        for row in zip(*(values.tolist() for values in columns.values()), strict=True):
-            writer.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in row])
+    columns = measure_objects(labels, planes, channels, spacing=spacing, binning=binning)
+    rows = zip(*(values.tolist() for values in columns.values()), strict=True)
+    told = ([f"{v:.6g}" if isinstance(v, float) else v for v in row] for row in rows)
+    write_csv(path, list(columns), told)
 
 
 def measure_objects(
@@ -59,7 +63,8 @@ def measure_objects(
     planes: ImageLike | None,
     channels: Sequence[str],
     *,
-    pixel_size: float | None = None,
+    spacing: tuple[float, float] | None = None,
+    binning: int = 1,
 ) -> dict[str, np.ndarray]:
     """The columns of `write_table`, by name."""
     wanted = sorted({name.split("-")[0] for name in _PROPERTIES.values()})
@@ -90,11 +95,28 @@ def measure_objects(
         circularity = 4 * np.pi * columns["area_px"] / columns["perimeter_px"] ** 2
     # The perimeter of a few pixels is no length to go by.
     columns["circularity"] = np.where(columns["perimeter_px"] > 0, np.minimum(circularity, 1), 1.0)
-    if pixel_size:
-        lengths = [name for name in columns if name.endswith("_px") and name != "area_px"]
-        columns["area_um2"] = columns["area_px"] * pixel_size**2
-        columns |= {f"{name[:-3]}_um": columns[name] * pixel_size for name in lengths}
+    _unbin(columns, binning)
+    if spacing:
+        height, width = (side / binning for side in spacing)
+        columns["area_um2"] = columns["area_px"] * (height * width)
+        if math.isclose(height, width, rel_tol=_SQUARE):
+            side = math.sqrt(height * width)
+            columns |= {f"{name[:-3]}_um": columns[name] * side for name in _LENGTHS}
+    if binning > 1:
+        columns["label_pixel_px"] = np.full(len(order), binning)
     return columns
+
+
+def _unbin(columns: dict[str, np.ndarray], binning: int) -> None:
+    """From pixels of the labels to those of the input file."""
+    if binning == 1:
+        return
+    columns["area_px"] = columns["area_px"] * binning**2
+    for name in _LENGTHS:
+        columns[name] = columns[name] * binning
+    # Places are of the centres of pixels, the first one at 0.
+    for name in ("x_px", "y_px"):
+        columns[name] = columns[name] + (binning - 1) / 2
 
 
 def _windows(labels: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import roifile
-from numba import njit
 
+from isl_jax.compiled import compiled
 from isl_jax.files import write_bytes, write_text, written_whole
 from isl_jax.inference.large import release
 
@@ -49,13 +49,13 @@ def write_geojson(path: Path, polygons: Sequence[np.ndarray]) -> None:
     write_text(path, json.dumps(collection, separators=(",", ":")) + "\n")
 
 
-def outlines(labels: np.ndarray) -> list[np.ndarray]:
+def outlines(labels: np.ndarray, *, binning: int = 1) -> list[np.ndarray]:
     """The outer outline of every object of labels `[H, W]`, ids 1..n without gaps.
 
-    Returns n arrays int32 `[V, 2]` of corners (x, y) in pixel edges, 0..W and 0..H, clockwise, the
-    first corner not repeated: the polygon covers the object's pixels and the holes in it. Of an
-    object in several parts it is the part that holds its first pixel; parts that meet at a corner
-    are one part.
+    Returns n arrays int32 `[V, 2]` of corners (x, y) in pixel edges of the input file, 0..W·binning
+    and 0..H·binning, clockwise, the first corner not repeated: the polygon covers the object's
+    pixels and the holes in it. Of an object in several parts it is the part that holds its first
+    pixel; parts that meet at a corner are one part.
     """
     first = first_pixels(labels)
     if len(first) == 0:
@@ -65,6 +65,7 @@ def outlines(labels: np.ndarray) -> list[np.ndarray]:
     corners = np.empty((int(ends[-1]), 2), np.int32)
     _fill(plain, first, ends, corners)
     release(labels)
+    corners *= binning
     return np.split(corners, ends[:-1])
 
 
@@ -83,7 +84,7 @@ def first_pixels(labels: np.ndarray) -> np.ndarray:
     return first[1:]
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _walk(labels, index, corners, at):
     """Walk round the object of a first pixel, clockwise; write corners from `at` on, if any.
 
@@ -135,7 +136,7 @@ def _walk(labels, index, corners, at):
             return count
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _lengths(labels, first):
     nothing = np.empty((0, 2), np.int32)
     lengths = np.zeros(first.size, np.int64)
@@ -145,7 +146,7 @@ def _lengths(labels, first):
     return lengths
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _fill(labels, first, ends, corners):
     at = 0
     for k in range(first.size):

@@ -39,7 +39,7 @@ class Output:
 
 
 def _labels(paths: list[Path], _: ModelInfo, image: OpenedImage, found: Prediction) -> None:
-    write_labels(paths[0], _labels_of(found), pixel_size=image.pixel_size)
+    write_labels(paths[0], _labels_of(found), spacing=image.spacing, binning=image.binning)
 
 
 def _maps(paths: list[Path], info: ModelInfo, image: OpenedImage, found: Prediction) -> None:
@@ -47,20 +47,20 @@ def _maps(paths: list[Path], info: ModelInfo, image: OpenedImage, found: Predict
         values = getattr(found, kind)
         if info.task.is_stain and info.stain_scale is not None:
             values = info.stain_scale.unscale(values)
-        write_map(path, values, pixel_size=image.pixel_size)
+        write_map(path, values, spacing=image.spacing, binning=image.binning)
 
 
-def _rois(paths: list[Path], _: ModelInfo, __: OpenedImage, found: Prediction) -> None:
-    write_rois(paths[0], outlines(_labels_of(found)))
+def _rois(paths: list[Path], _: ModelInfo, image: OpenedImage, found: Prediction) -> None:
+    write_rois(paths[0], outlines(_labels_of(found), binning=image.binning))
 
 
-def _geojson(paths: list[Path], _: ModelInfo, __: OpenedImage, found: Prediction) -> None:
-    write_geojson(paths[0], outlines(_labels_of(found)))
+def _geojson(paths: list[Path], _: ModelInfo, image: OpenedImage, found: Prediction) -> None:
+    write_geojson(paths[0], outlines(_labels_of(found), binning=image.binning))
 
 
 def _table(paths: list[Path], info: ModelInfo, image: OpenedImage, found: Prediction) -> None:
-    labels, size = _labels_of(found), image.pixel_size
-    write_table(paths[0], labels, image.planes, info.channels, pixel_size=size)
+    pixels = {"spacing": image.spacing, "binning": image.binning}
+    write_table(paths[0], _labels_of(found), image.planes, info.channels, **pixels)
 
 
 def _zarr(paths: list[Path], info: ModelInfo, image: OpenedImage, found: Prediction) -> None:
@@ -71,7 +71,8 @@ def _zarr(paths: list[Path], info: ModelInfo, image: OpenedImage, found: Predict
         image.planes,
         info.channels,
         name={"nucleus": "nuclei", "cell": "cells"}.get(info.study, "objects"),
-        pixel_size=image.pixel_size,
+        spacing=image.spacing,
+        binning=image.binning,
     )
 
 
@@ -123,6 +124,11 @@ def outputs_of(
     return tuple(dict.fromkeys(wanted))
 
 
+def files_of_image(info: ModelInfo, outputs: Iterable[str], name: str) -> list[str]:
+    """Names of the files that `write_outputs` writes for an image of that name."""
+    return [file for output in outputs for file in OUTPUTS[output].files(name, info)]
+
+
 def write_outputs(
     folder: Path,
     info: ModelInfo,
@@ -133,7 +139,7 @@ def write_outputs(
     """Write the outputs of an image, each whole or not at all; returns the names of the files."""
     written = []
     for output in outputs:
-        names = OUTPUTS[output].files(image.name, info)
+        names = files_of_image(info, [output], image.name)
         OUTPUTS[output].write([folder / name for name in names], info, image, prediction)
         written += names
     return written

@@ -22,25 +22,34 @@ def write_zarr(
     channels: Sequence[str],
     *,
     name: str,
-    pixel_size: float | None = None,
+    spacing: tuple[float, float] | None = None,
+    binning: int = 1,
 ) -> None:
     """Write the raw `planes` `[C, H, W]` and, below `labels/<name>`, the labels `[H, W]`.
 
-    Each size is half of the one before: images averaged, of labels every second pixel.
+    Each size is half of the one before: images averaged, of labels every second pixel. `spacing`
+    of the pixels in µm, (y, x); where it is not known, scales are in pixels of the input file, of
+    which a pixel here is `binning` squared.
     """
     # A channel that is repeated is written once.
     used = {channel: index for index, channel in reversed(list(enumerate(channels)))}
     used = dict(sorted(used.items(), key=lambda item: item[1]))
     image = _Chosen(planes, tuple(used.values()))
     with written_whole(path) as draft:
-        _group(draft, _multiscales(image.shape, "cyx", path.stem, pixel_size))
-        _update(draft, {"omero": {"channels": [_channel(label) for label in used]}})
-        _pyramid(draft, image, average=True)
+        draft.mkdir(parents=True)
+        smallest, limits = _pyramid(draft, image, average=True)
+        shown = [_channel(*one) for one in zip(used, smallest, limits, strict=True)]
+        scale = spacing or (float(binning), float(binning))
+        unit = "micrometer" if spacing else None
+        described = _multiscales(image.shape, "cyx", path.stem, scale, unit)
+        _group(draft, described | {"omero": {"version": "0.4", "channels": shown}})
         _group(draft / "labels", {"labels": [name]})
         inside = draft / "labels" / name
-        _group(inside, _multiscales(labels.shape, "yx", name, pixel_size))
-        _update(inside, {"image-label": {"version": "0.4", "source": {"image": "../../"}}})
+        inside.mkdir()
         _pyramid(inside, labels, average=False)
+        described = _multiscales(labels.shape, "yx", name, scale, unit)
+        source = {"version": "0.4", "source": {"image": "../../"}}
+        _group(inside, described | {"image-label": source})
 
 
 class _Chosen:
@@ -58,8 +67,9 @@ class _Chosen:
         return pixels[list(self._indices)]
 
 
-def _pyramid(folder: Path, image: Any, *, average: bool) -> None:
-    source = image
+def _pyramid(folder: Path, image: Any, *, average: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Write all sizes; returns the smallest one, and the lowest and highest value `[..., 2]`."""
+    source, lows, highs = image, [], []
     for level in range(_num_levels(image.shape)):
         step = 1 if level == 0 else 2
         shape = tuple(-(-size // step) for size in source.shape[-2:])
@@ -69,10 +79,15 @@ def _pyramid(folder: Path, image: Any, *, average: bool) -> None:
             key = (slice(None),) * (len(image.shape) - 2) + (rows, slice(None))
             band = np.asarray(source[key])
             release(source)
+            if level == 0:
+                lows.append(band.min(axis=(-2, -1)))
+                highs.append(band.max(axis=(-2, -1)))
             if step == 2:
                 band = _halved(band) if average else band[..., ::2, ::2]
             target[..., top : top + band.shape[-2], :].write(band).result()
         source = _Reader(target)
+    limits = np.stack([np.min(lows, axis=0), np.max(highs, axis=0)], axis=-1)
+    return np.asarray(source[(slice(None),) * len(image.shape)]), limits
 
 
 class _Reader:
@@ -105,7 +120,8 @@ def _create(folder: Path, shape: tuple[int, ...], dtype: np.dtype) -> Any:
     return tensorstore.open(
         {
             "driver": "zarr",
-            "kvstore": {"driver": "file", "path": f"{folder}/"},
+            # No `..` in it: the library takes none.
+            "kvstore": {"driver": "file", "path": f"{folder.resolve()}/"},
             "metadata": {
                 "shape": list(shape),
                 "chunks": chunks,
@@ -123,11 +139,10 @@ def _num_levels(shape: tuple[int, ...]) -> int:
 
 
 def _multiscales(
-    shape: tuple[int, ...], axes: str, name: str, pixel_size: float | None
+    shape: tuple[int, ...], axes: str, name: str, scale: tuple[float, float], unit: str | None
 ) -> dict[str, Any]:
-    unit = {"unit": "micrometer"} if pixel_size else {}
     scales = [
-        [1.0] * (len(axes) - 2) + [(pixel_size or 1.0) * 2**level] * 2
+        [1.0] * (len(axes) - 2) + [side * 2**level for side in scale]
         for level in range(_num_levels(shape))
     ]
     return {
@@ -138,7 +153,7 @@ def _multiscales(
                 "axes": [
                     {"name": "c", "type": "channel"}
                     if axis == "c"
-                    else {"name": axis, "type": "space"} | unit
+                    else {"name": axis, "type": "space"} | ({"unit": unit} if unit else {})
                     for axis in axes
                 ],
                 "datasets": [
@@ -153,16 +168,18 @@ def _multiscales(
     }
 
 
-def _channel(label: str) -> dict[str, Any]:
-    return {"label": label, "color": "FFFFFF", "active": True}
+def _channel(label: str, plane: np.ndarray, limits: np.ndarray) -> dict[str, Any]:
+    """A channel as viewers show it at first: grey, from percentile 0.5 to 99.5 of `plane`."""
+    if plane.dtype.kind in "iu":
+        whole = np.iinfo(plane.dtype)
+        limits = np.array([whole.min, whole.max])
+    low, high = np.percentile(plane, [0.5, 99.5])
+    window = {"min": limits[0], "max": limits[1], "start": low, "end": high}
+    window = {name: float(value) for name, value in window.items()}
+    return {"label": label, "color": "FFFFFF", "active": True, "window": window}
 
 
 def _group(folder: Path, attributes: dict[str, Any]) -> None:
-    folder.mkdir(parents=True)
+    folder.mkdir(exist_ok=True)
     (folder / ".zgroup").write_text('{"zarr_format": 2}\n')
     (folder / ".zattrs").write_text(json.dumps(attributes, indent=1) + "\n")
-
-
-def _update(folder: Path, attributes: dict[str, Any]) -> None:
-    stored = json.loads((folder / ".zattrs").read_text())
-    (folder / ".zattrs").write_text(json.dumps(stored | attributes, indent=1) + "\n")

@@ -20,16 +20,14 @@ from skimage.segmentation import find_boundaries
 
 from isl_jax.instances.matching import match
 from isl_jax.report.statistics import Interval
+from isl_jax.report.wording import ARM_NAMES, METRIC_NAMES, arm_name
 
-METRIC_NAMES = {"iou": "IoU", "map": "mAP", "pcc": "PCC"}
-INIT_NAMES = {
-    "random": "random initialisation",
-    "imagenet": "ImageNet",
-    "isl": "ISL pretraining",
-}
-INIT_COLOURS = {"random": "#E69F00", "imagenet": "#CC79A7", "isl": "#0072B2"}
+# A control beside its baseline.
+ARM_COLOURS = dict(
+    zip(ARM_NAMES, ("#E69F00", "#D55E00", "#CC79A7", "#882255", "#0072B2"), strict=True)
+)
 # Other programs have names of their own.
-_OTHER_COLOURS = ("#666666", "#009E73", "#D55E00", "#56B4E9")
+_OTHER_COLOURS = ("#666666", "#009E73", "#56B4E9", "#000000")
 # Of the pixels of a semantic mask: rightly found, missed, wrongly found.
 HIT, MISSED, EXTRA = "#009E73", "#56B4E9", "#D55E00"
 _OBJECTS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#CC79A7", "#D55E00")
@@ -42,6 +40,7 @@ _STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "svg.hashsalt": "isl_jax",
     "savefig.facecolor": "white",
+    "text.parse_math": False,  # names are text, dollars included
 }
 
 
@@ -52,8 +51,8 @@ def box_plot(scores: Mapping[str, Sequence[float]], *, metric: str, title: str) 
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=_PLOT_SIZE, layout="constrained")
         axes = figure.subplots()
-        for place, (init, values) in enumerate(scores.items()):
-            colour = colours[init]
+        for place, (arm, values) in enumerate(scores.items()):
+            colour = colours[arm]
             places = place + rng.uniform(-0.2, 0.2, size=len(values))
             # Thousands of dots become a haze behind the box, a few stay dots.
             alpha = min(0.6, 150 / max(len(values), 1))
@@ -73,7 +72,7 @@ def box_plot(scores: Mapping[str, Sequence[float]], *, metric: str, title: str) 
                 zorder=2,
             )
         # Long names of many boxes stand below each other.
-        names = [arm_name(init).replace(" ", "\n", 1) for init in scores]
+        names = [arm_name(arm).replace(" ", "\n", 1) for arm in scores]
         axes.set_xticks(range(len(scores)), names)
         axes.set_ylabel(METRIC_NAMES[metric])
         axes.set_ylim(0, _ceiling([max(values, default=0) for values in scores.values()]))
@@ -92,7 +91,7 @@ def learning_curves(
     seeds: Mapping[str, Sequence[Sequence[float]]] | None = None,
     levels: Mapping[str, float] | None = None,
 ) -> Figure:
-    """Figures 7b and 9b: mean score against N for each init, with its band where there is one.
+    """Figures 7b and 9b: mean score against N for each arm, with its band where there is one.
 
     `seeds` are the mean scores of single runs at each N, drawn as dots; `levels` scores that need
     no annotated image, drawn as dashed lines.
@@ -101,13 +100,13 @@ def learning_curves(
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=_PLOT_SIZE, layout="constrained")
         axes = figure.subplots()
-        for init, values in means.items():
-            colour = INIT_COLOURS[init]
-            axes.plot(n, values, "o-", color=colour, label=INIT_NAMES[init])
-            low = [interval.low for interval in intervals[init]]
-            high = [interval.high for interval in intervals[init]]
+        for arm, values in means.items():
+            colour = ARM_COLOURS[arm]
+            axes.plot(n, values, "o-", color=colour, label=arm_name(arm))
+            low = [interval.low for interval in intervals[arm]]
+            high = [interval.high for interval in intervals[arm]]
             axes.fill_between(n, low, high, color=colour, alpha=0.18, linewidth=0)
-            for number, of_runs in zip(n, (seeds or {}).get(init, ()), strict=False):
+            for number, of_runs in zip(n, (seeds or {}).get(arm, ()), strict=False):
                 axes.plot([number] * len(of_runs), of_runs, ".", color=colour, alpha=0.5, zorder=1)
         colours = _colours(levels)
         for name, level in levels.items():
@@ -117,7 +116,7 @@ def learning_curves(
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("annotated images, N")
         axes.set_ylabel(f"mean {METRIC_NAMES[metric]}")
-        highs = [interval.high for of_init in intervals.values() for interval in of_init]
+        highs = [interval.high for of_arm in intervals.values() for interval in of_arm]
         axes.set_ylim(
             0, _ceiling([*highs, *levels.values(), *(m for v in means.values() for m in v)])
         )
@@ -128,17 +127,17 @@ def learning_curves(
 
 
 def training_curves(curves: Sequence[tuple[str, Sequence[tuple[int, float]]]]) -> Figure:
-    """Loss by step of runs, each given as (init, [(step, loss), …]), on a logarithmic axis."""
+    """Loss by step of runs, each given as (arm, [(step, loss), …]), on a logarithmic axis."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=_PLOT_SIZE, layout="constrained")
         axes = figure.subplots()
         named: set[str] = set()
-        for init, points in curves:
+        for arm, points in curves:
             # Matplotlib leaves labels that begin with an underscore out of the legend.
-            label = f"_{init}" if init in named else INIT_NAMES[init]
-            named.add(init)
+            label = f"_{arm}" if arm in named else arm_name(arm)
+            named.add(arm)
             steps, losses = zip(*points, strict=True)
-            axes.plot(steps, losses, color=INIT_COLOURS[init], alpha=0.8, linewidth=1, label=label)
+            axes.plot(steps, losses, color=ARM_COLOURS[arm], alpha=0.8, linewidth=1, label=label)
         axes.set_yscale("log")
         axes.set_xlabel("step")
         axes.set_ylabel("training loss")
@@ -164,11 +163,6 @@ def panels(rows: Sequence[Mapping[str, np.ndarray]], names: Sequence[str]) -> Fi
         for axes, caption in zip(grid[0], captions, strict=True):
             axes.set_title(caption, fontsize=8)
     return figure
-
-
-def arm_name(arm: str) -> str:
-    """What the report calls an init, or another program."""
-    return INIT_NAMES.get(arm, arm)
 
 
 def grey(image: np.ndarray, *, limits: tuple[float, float] | None = None) -> np.ndarray:
@@ -232,7 +226,7 @@ def picture_uri(picture: np.ndarray) -> str:
 
 def _colours(arms: Iterable[str]) -> dict[str, str]:
     others = itertools.cycle(_OTHER_COLOURS)
-    return {arm: INIT_COLOURS.get(arm) or next(others) for arm in arms}
+    return {arm: ARM_COLOURS.get(arm) or next(others) for arm in arms}
 
 
 def _data_uri(content: bytes, kind: str) -> str:

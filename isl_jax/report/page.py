@@ -12,13 +12,17 @@ from isl_jax.data.store import Dataset, open_dataset
 from isl_jax.files import written_whole
 from isl_jax.metrics import mean_std
 from isl_jax.report import figures, narrative, tables
+from isl_jax.report.csv_tables import write_tables
 from isl_jax.report.panels import Panel, panels
 from isl_jax.report.results import Study, find_studies
 from isl_jax.report.runs import OVERS
 from isl_jax.report.statistics import bootstrap_interval
+from isl_jax.report.wording import METRIC_NAMES, arm_name, images
 from isl_jax.study.records import ISL
+from isl_jax.tabular import printable
 
-PAGE = "index.html"
+# The folder in that of the sweeps, and its page.
+REPORT, PAGE = "report", "index.html"
 
 
 def write_report(workdir: Path) -> tuple[Path, str]:
@@ -35,7 +39,7 @@ def write_report(workdir: Path) -> tuple[Path, str]:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    folder = workdir / "report"
+    folder = workdir / REPORT
     with written_whole(folder) as draft:
         (draft / "figures").mkdir(parents=True)
         (draft / "tables").mkdir()
@@ -46,7 +50,7 @@ def write_report(workdir: Path) -> tuple[Path, str]:
             created=datetime.datetime.now().astimezone().strftime("%d %B %Y, %H:%M %Z"),
             workdir=workdir.resolve(),
         )
-        (draft / PAGE).write_text(page, encoding="utf-8")
+        (draft / PAGE).write_text(printable(page), encoding="utf-8")
     return folder / PAGE, "\n\n".join(tables.text_table(study) for study in studies)
 
 
@@ -57,17 +61,16 @@ def _section(study: Study, folder: Path, *, several: bool) -> dict[str, Any]:
         name = re.sub(r"[^A-Za-z0-9_-]+", "-", study.workdir.resolve().name)
     dataset, shown = _pictures(study)
     settings = tables.settings(study)
-    tables.write_tables(study, folder / "tables", name)
+    write_tables(study, folder / "tables", name)
     return {
         "id": name,
         "folder": study.workdir.resolve().name if several else "",
         "study": study,
-        "metric": figures.METRIC_NAMES[study.metric],
-        "init_names": figures.INIT_NAMES,
-        "arms": {a: figures.arm_name(a) for a in (*study.inits, *(o.name for o in study.others))},
+        "metric": METRIC_NAMES[study.metric],
+        "arms": {a: arm_name(a) for a in (*study.arms, *(o.name for o in study.others))},
+        "gains": tables.gain_titles(study),
         "colours": {"hit": figures.HIT, "missed": figures.MISSED, "extra": figures.EXTRA},
-        "headline": narrative.headline(study),
-        "certainty": narrative.certainty(study),
+        "statements": narrative.statements(study),
         "saved": [*narrative.annotations_saved(study), *narrative.other_programs(study)],
         "paper": tables.PAPER.get(study.study),
         "tables": {over: tables.table(study, over) for over in OVERS},
@@ -83,10 +86,8 @@ def _section(study: Study, folder: Path, *, several: bool) -> dict[str, Any]:
         "captions": list(dict.fromkeys(c for panel in shown for c in panel.pictures)),
         # What the slider shows at first: the two ends of the comparison, or the truth and the arm.
         "compared": {
-            "left": figures.arm_name(study.baseline)
-            if ISL in study.inits and study.baseline
-            else "truth",
-            "right": figures.arm_name(ISL if ISL in study.inits else study.inits[-1]),
+            "left": arm_name(study.baseline) if ISL in study.arms and study.baseline else "truth",
+            "right": arm_name(ISL if ISL in study.arms else study.arms[-1]),
         },
         "panel_file": _panel_figure(shown, folder / "figures" / f"{name}_panels"),
         "dataset": dataset,
@@ -109,22 +110,20 @@ def _pictures(study: Study) -> tuple[Dataset | None, list[Panel]]:
 
 
 def _plots(study: Study, folder: Path, name: str) -> list[dict[str, str]]:
-    metric, smallest = figures.METRIC_NAMES[study.metric], study.n[0]
-    values = {init: study.values(init, smallest, "crops") for init in study.inits}
+    metric, smallest = METRIC_NAMES[study.metric], study.n[0]
+    values = {arm: study.values(arm, smallest, "crops") for arm in study.arms}
     values |= {o.name: o.values(study.metric, "crops") for o in study.others}
     plots = []
     if any(values.values()):
         figure = figures.box_plot(
             values, metric=study.metric, title=f"N = {smallest}, all test crops and seeds"
         )
-        means = ", ".join(
-            f"{figures.arm_name(init)} {mean_std(scores)}" for init, scores in values.items()
-        )
+        means = ", ".join(f"{arm_name(arm)} {mean_std(scores)}" for arm, scores in values.items())
         plots.append(
             {
                 "uri": figures.save(figure, folder / f"{name}_boxes"),
                 "alt": f"Box plots of {metric} at N = {smallest}: {means}",
-                "caption": f"{metric} after training on {narrative.images(smallest)} "
+                "caption": f"{metric} after training on {images(smallest)} "
                 "(paper: Fig. " + ("7a" if study.study == "nucleus" else "9a") + "). Box: "
                 "quartiles; line: median; diamond: mean; whiskers: 1.5 interquartile ranges; "
                 "dots: crops.",
@@ -137,11 +136,11 @@ def _plots(study: Study, folder: Path, name: str) -> list[dict[str, str]]:
 
 
 def _curve(study: Study, folder: Path, name: str) -> dict[str, str]:
-    metric = figures.METRIC_NAMES[study.metric]
-    means = {init: [study.score(init, n, "crops").mean for n in study.n] for init in study.inits}
+    metric = METRIC_NAMES[study.metric]
+    means = {arm: [study.score(arm, n, "crops").mean for n in study.n] for arm in study.arms}
     intervals = {
-        init: [bootstrap_interval(list(study.by_field(init, n, "crops").values())) for n in study.n]
-        for init in study.inits
+        arm: [bootstrap_interval(list(study.by_field(arm, n, "crops").values())) for n in study.n]
+        for arm in study.arms
     }
     figure = figures.learning_curves(
         study.n,
@@ -149,15 +148,15 @@ def _curve(study: Study, folder: Path, name: str) -> dict[str, str]:
         intervals,
         metric=study.metric,
         title="all test crops and seeds",
-        seeds={init: [study.run_means(init, n, "crops") for n in study.n] for init in study.inits}
+        seeds={arm: [study.run_means(arm, n, "crops") for n in study.n] for arm in study.arms}
         if len(study.seeds) > 1
         else None,
         levels={o.name: o.score(study.metric, "crops").mean for o in study.others},
     )
     told = "; ".join(
-        f"{figures.INIT_NAMES[init]} "
-        + ", ".join(f"{m:.2f} at N = {n}" for n, m in zip(study.n, of_init, strict=True))
-        for init, of_init in means.items()
+        f"{arm_name(arm)} "
+        + ", ".join(f"{m:.2f} at N = {n}" for n, m in zip(study.n, of_arm, strict=True))
+        for arm, of_arm in means.items()
     )
     return {
         "uri": figures.save(figure, folder / f"{name}_curves"),
@@ -173,7 +172,7 @@ def _curve(study: Study, folder: Path, name: str) -> dict[str, str]:
 
 def _training(study: Study, folder: Path, name: str) -> dict[str, str] | None:
     # Runs from ISL and others have losses of one kind, the pretext run another: it is left out.
-    curves = [(run.init, points) for run in study.runs if (points := run.losses())]
+    curves = [(run.arm, points) for run in study.runs if (points := run.losses())]
     if not curves:
         return None
     return {

@@ -10,7 +10,9 @@ from isl_jax.data.store import Dataset
 from isl_jax.report import figures
 from isl_jax.report.results import Study
 from isl_jax.report.runs import Run, Scored
+from isl_jax.report.wording import arm_name
 from isl_jax.study.records import ISL, read_prediction
+from isl_jax.tabular import printable
 
 # Larger fields are shown by their central window, so that single cells can be made out.
 _WINDOW = 512
@@ -55,10 +57,10 @@ def _is_known(dataset: Dataset, name: str) -> bool:
 
 
 def _shown_runs(study: Study) -> dict[str, Run]:
-    """The run of each init that is shown: the first seed for which most of them are done."""
+    """The run of each arm that is shown: the first seed for which most of them are done."""
     n = study.n[0]
     found = [
-        {init: run for init in study.inits for run in study.of(init, n) if run.seed == seed}
+        {arm: run for arm in study.arms for run in study.of(arm, n) if run.seed == seed}
         for seed in study.seeds
     ]
     return max(found, key=len, default={})
@@ -77,16 +79,16 @@ def _panel(
         pictures |= _stains(study, dataset, name, window)
     pictures["truth"] = _overlay(study, background, truth, truth)
     scores: dict[str, float] = {}
-    for init, run in runs.items():
-        labels = read_prediction(run.workdir, name, "labels")
+    for arm, run in runs.items():
+        labels = read_prediction(run.workdir, name, "labels", (field.height, field.width))
         if labels is not None:
             # uint32 ids from the file; the overlays compare them with int32 truth.
             shown = labels[window].astype(np.int64)
-            caption = figures.arm_name(init)
+            caption = arm_name(arm)
             pictures[caption] = _overlay(study, background, shown, truth)
             scores[caption] = _field_score(run, name, study.metric)
     return Panel(
-        field=name,
+        field=printable(name),
         note=" and ".join(notes),
         size=f"{truth.shape[1]} × {truth.shape[0]} of {field.width} × {field.height} pixels",
         pictures=pictures,
@@ -101,11 +103,14 @@ def _field_score(run: Scored, name: str, metric: str) -> float:
 def _stains(
     study: Study, dataset: Dataset, name: str, window: tuple[slice, slice]
 ) -> dict[str, np.ndarray]:
-    true = dataset.stain_scale.scale(np.asarray(dataset.stain_image(name)[window]))
+    scale = dataset.field_stain_scale(name)
+    true = scale.scale(np.asarray(dataset.stain_image(name)[window]))
     # One grey scale for both, or a faint prediction would look like a good one.
     low, high = (float(v) for v in np.percentile(true, [0.5, 99.8]))
     pictures = {f"stain: {dataset.stain}": figures.grey(true, limits=(low, high))}
-    predicted = read_prediction(study.pretext.workdir, name, "stain") if study.pretext else None
+    size = (dataset.field(name).height, dataset.field(name).width)
+    pretext = study.pretext
+    predicted = read_prediction(pretext.workdir, name, "stain", size) if pretext else None
     if predicted is not None:
         pictures["predicted stain"] = figures.grey(predicted[window], limits=(low, high))
     return pictures

@@ -1,13 +1,13 @@
 """A sweep, read from its folder, and its arms compared."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from isl_jax.metrics import Score, mean_std
+from isl_jax.report.comparison import CONTRASTS, Comparison, Contrast, compare
 from isl_jax.report.runs import (
     OVERS,
     Over,
@@ -19,47 +19,27 @@ from isl_jax.report.runs import (
     read_run,
     read_scored,
 )
-from isl_jax.report.statistics import (
-    Interval,
-    annotations_needed,
-    bootstrap_interval,
-    holm,
-    paired_test,
-    relative_gain,
-)
-from isl_jax.study.records import ISL, SWEEP, read_sweep
+from isl_jax.report.statistics import annotations_needed, holm
+from isl_jax.study.records import ISL, SWEEP, control_of, read_sweep
 from isl_jax.task import METRICS, Kind, Metric, kind_of_study
 
-# The arm that ISL is compared with, the paper's own first.
+# Where the weights of the arms that ISL is compared with come from, the paper's own first.
 _BASELINES = ("imagenet", "random")
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
-    """ISL against the baseline at one N; `p` is Holm-corrected over the N of the study.
-
-    Means and standard deviations are over images and seeds. `difference`, `interval` (95 %) and `p`
-    take each field as one observation, averaged over its crops and over the seeds that both arms
-    have, because crops of one field are not independent.
-    """
-
-    n: int
-    scores: Mapping[str, Score]
-    gain: float
-    difference: float
-    interval: Interval
-    p: float
-    num_fields: int
-
-
-@dataclasses.dataclass(frozen=True)
 class Study:
-    """A sweep: its grid, its runs, the pretext run that the ISL arm starts from, other programs."""
+    """A sweep: its grid, its runs, the pretext run that the ISL arm starts from, other programs.
+
+    `arms` are named as in the folders of the runs; `head` stands after the U-Net of the ISL arm and
+    of the controls.
+    """
 
     workdir: Path
     study: str
     n: tuple[int, ...]
-    inits: tuple[str, ...]
+    arms: tuple[str, ...]
+    head: str
     seeds: tuple[int, ...]
     data_root: Path
     stand_in: str
@@ -73,9 +53,30 @@ class Study:
         return METRICS[kind_of_study(self.study)]
 
     @property
+    def baselines(self) -> Mapping[Contrast, str]:
+        """The arm without ISL of each comparison that can be made: from imagenet, else random.
+
+        Where no arm has a head, the paper's comparison is a fair one.
+        """
+        found: dict[Contrast, str] = {}
+        for contrast in CONTRASTS:
+            named = control_of if contrast == "fair" and self.has_head else str
+            if contrast == "paper" and not self.has_head:
+                continue
+            arms = [arm for init in _BASELINES if (arm := named(init)) in self.arms]
+            if arms:
+                found[contrast] = arms[0]
+        return found
+
+    @property
     def baseline(self) -> str | None:
-        """The arm without ISL: imagenet as in the paper, else random; None if there is none."""
-        return next((init for init in _BASELINES if init in self.inits), None)
+        """The arm that ISL is shown against: that of the fair comparison, else of the paper's."""
+        return next(iter(self.baselines.values()), None)
+
+    @property
+    def has_head(self) -> bool:
+        """Whether the ISL arm has a head, which the paper's baseline lacks."""
+        return self.head != "none"
 
     @property
     def done(self) -> list[Run]:
@@ -96,77 +97,68 @@ class Study:
         """Runs of the grid, and the pretext run, that have no scores."""
         return [run for run in (self.pretext, *self.runs) if run and run.status != "done"]
 
-    def of(self, init: str, n: int) -> list[Run]:
+    def of(self, arm: str, n: int) -> list[Run]:
         """Scored runs of one cell of the grid."""
-        return [run for run in self.done if (run.init, run.n) == (init, n)]
+        return [run for run in self.done if (run.arm, run.n) == (arm, n)]
 
-    def values(self, init: str, n: int, over: Over) -> list[float]:
+    def values(self, arm: str, n: int, over: Over) -> list[float]:
         """Scores of all images of all seeds."""
-        return [value for run in self.of(init, n) for value in run.values(self.metric, over)]
+        return [value for run in self.of(arm, n) for value in run.values(self.metric, over)]
 
-    def score(self, init: str, n: int, over: Over) -> Score:
-        """Mean ± std over images and seeds."""
-        return mean_std(self.values(init, n, over))
+    def score(self, arm: str, n: int, over: Over, metric: str | None = None) -> Score:
+        """Mean ± std over images and seeds, of the study's own metric or of another."""
+        runs, name = self.of(arm, n), metric or self.metric
+        return mean_std([value for run in runs for value in run.values(name, over)])
 
-    def run_means(self, init: str, n: int, over: Over) -> list[float]:
+    def run_means(self, arm: str, n: int, over: Over) -> list[float]:
         """Mean score of each run of one cell of the grid."""
-        return [run.score(self.metric, over).mean for run in self.of(init, n)]
+        return [run.score(self.metric, over).mean for run in self.of(arm, n)]
 
     def by_field(
-        self, init: str, n: int, over: Over, *, seeds: set[int] | None = None
+        self, arm: str, n: int, over: Over, *, seeds: set[int] | None = None
     ) -> dict[str, float]:
         """Score of each field, averaged over its crops (if `over` crops) and over seeds."""
         found: dict[str, list[float]] = {}
-        for run in self.of(init, n):
+        for run in self.of(arm, n):
             if seeds is None or run.seed in seeds:
                 for row in run.rows[over]:
                     found.setdefault(row["field"], []).append(row[self.metric])
         return {name: mean_std(values).mean for name, values in found.items()}
 
     @cached_property
-    def comparisons(self) -> Mapping[Over, list[Comparison]]:
-        """ISL against the baseline at every N, over crops and over fields."""
-        found: dict[Over, list[Comparison]] = {}
-        for over in OVERS:
-            compared = [self._compare(n, over) for n in self.n]
-            corrected = holm([c.p for c in compared])
-            found[over] = [
-                dataclasses.replace(c, p=p) for c, p in zip(compared, corrected, strict=True)
-            ]
+    def comparisons(self) -> Mapping[Contrast, Mapping[Over, list[Comparison]]]:
+        """ISL against each baseline at every N, over crops and over fields."""
+        found: dict[Contrast, Mapping[Over, list[Comparison]]] = {}
+        for contrast, baseline in self.baselines.items() if ISL in self.arms else ():
+            of_contrast: dict[Over, list[Comparison]] = {}
+            for over in OVERS:
+                compared = [self._compare(contrast, baseline, n, over) for n in self.n]
+                corrected = holm([c.p for c in compared])
+                of_contrast[over] = [
+                    dataclasses.replace(c, p=p) for c, p in zip(compared, corrected, strict=True)
+                ]
+            found[contrast] = of_contrast
         return found
 
-    def _compare(self, n: int, over: Over) -> Comparison:
-        scores = {init: self.score(init, n, over) for init in self.inits}
-        nothing = Interval(math.nan, math.nan)
-        if self.baseline is None or ISL not in self.inits:
-            return Comparison(n, scores, math.nan, math.nan, nothing, math.nan, 0)
-        seeds = {r.seed for r in self.of(ISL, n)} & {r.seed for r in self.of(self.baseline, n)}
-        isl = self.by_field(ISL, n, over, seeds=seeds)
-        baseline = self.by_field(self.baseline, n, over, seeds=seeds)
-        common = sorted(isl.keys() & baseline.keys())
-        differences = [isl[name] - baseline[name] for name in common]
-        return Comparison(
-            n=n,
-            scores=scores,
-            gain=relative_gain(scores[ISL].mean, scores[self.baseline].mean),
-            difference=mean_std(differences).mean,
-            interval=bootstrap_interval(differences),
-            p=paired_test([isl[f] for f in common], [baseline[f] for f in common]),
-            num_fields=len(common),
-        )
+    def _compare(self, contrast: Contrast, baseline: str, n: int, over: Over) -> Comparison:
+        means = (self.score(ISL, n, over).mean, self.score(baseline, n, over).mean)
+        isl, other = (self._by_field_and_seed(arm, n, over) for arm in (ISL, baseline))
+        return compare(contrast, baseline, n, means, isl, other)
 
-    def seed_differences(self, n: int, over: Over) -> dict[int, float]:
-        """Mean score of ISL minus that of the baseline for each seed that both have."""
-        means = {
-            (run.init, run.seed): run.score(self.metric, over).mean
-            for run in self.done
-            if run.n == n
-        }
+    def _by_field_and_seed(self, arm: str, n: int, over: Over) -> dict[tuple[str, int], float]:
         return {
-            seed: means[ISL, seed] - means[str(self.baseline), seed]
-            for seed in self.seeds
-            if (ISL, seed) in means and (str(self.baseline), seed) in means
+            (field, run.seed): score
+            for run in self.of(arm, n)
+            for field, score in self.by_field(arm, n, over, seeds={run.seed}).items()
         }
+
+    def seed_differences(self, baseline: str, n: int, over: Over) -> dict[int, float]:
+        """Mean score of ISL minus that of the baseline for each seed that both have."""
+        isl, other = (
+            {run.seed: run.score(self.metric, over).mean for run in self.of(arm, n)}
+            for arm in (ISL, baseline)
+        )
+        return {seed: isl[seed] - other[seed] for seed in self.seeds if seed in isl.keys() & other}
 
     def annotations_needed(self, n: int, over: Over) -> float | None:
         """Annotated images with which the baseline reaches what ISL reaches with `n`."""
@@ -220,22 +212,26 @@ def _read_study(workdir: Path) -> Study:
 
 
 def _study_from(stored: Mapping[str, Any], workdir: Path) -> Study:
+    # Before there were controls, an init was an arm, and only ISL networks had a head.
+    arms = tuple(stored.get("arms", stored["inits"]))
+    head = "paper" if kind_of_study(stored["study"]) == Kind.INSTANCES else "none"
     runs = tuple(
-        read_run(workdir, init, n, seed)
+        read_run(workdir, arm, n, seed)
         for n in sorted(stored["n"])
         for seed in stored["seeds"]
-        for init in stored["inits"]
+        for arm in arms
     )
     return Study(
         workdir=workdir,
         study=stored["study"],
         n=tuple(sorted(stored["n"])),
-        inits=tuple(stored["inits"]),
+        arms=arms,
+        head=stored.get("head", head),
         seeds=tuple(stored["seeds"]),
         data_root=Path(stored["data_root"]),
         stand_in=str((stored.get("imagenet_stand_in") or {}).get("reason", "")),
         runs=runs,
-        pretext=_pretext(workdir, runs) if ISL in stored["inits"] else None,
+        pretext=_pretext(workdir, runs) if ISL in arms else None,
         others=read_programs(workdir),
     )
 
@@ -244,6 +240,6 @@ def _pretext(workdir: Path, runs: tuple[Run, ...]) -> Scored:
     # A sweep may start from a pretext run that lies elsewhere; its ISL runs know where.
     for run in runs:
         checkpoint = run.stored("config.json").get("init", {}).get("checkpoint")
-        if run.init == ISL and checkpoint:
+        if run.arm == ISL and checkpoint:
             return read_scored(Path(checkpoint))
     return read_scored(workdir / "pretrain")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from isl_jax.data.crops import CropPlan
-from isl_jax.files import read_json
+from isl_jax.files import misfit, read_json
 from isl_jax.metrics import Score, mean_std
 from isl_jax.study.records import (
     OTHERS,
@@ -19,9 +19,18 @@ from isl_jax.study.records import (
     recorded_crops,
     run_name,
 )
+from isl_jax.tabular import printable
 
 Over = Literal["crops", "fields"]
 OVERS: tuple[Over, ...] = ("crops", "fields")
+# What the report wants of a run's JSON files.
+_STORED = {
+    "model/model.json": {
+        "h?": (float, None),
+        "training?": {"step?": (int, None), "fields?": [str]},
+    },
+    "config.json": {"init?": {"kind?": (str, None)}},
+}
 Status = Literal["done", "failed", "unfinished", "missing"]
 
 
@@ -41,19 +50,21 @@ class Scored:
     def stored(self, name: str) -> dict[str, Any]:
         """One of the run's JSON files, empty when there is none."""
         path = self.workdir / name
-        return read_json(path, remedy="run the same command again") if path.exists() else {}
+        keys = _STORED.get(name, {})
+        remedy = "run the same command again"
+        return read_json(path, remedy=remedy, keys=keys) if path.exists() else {}
 
     def losses(self) -> list[tuple[int, float]]:
         """Training loss by step, as far as it was recorded."""
         return [
             (record["step"], record["loss"])
             for record in read_metrics(self.workdir)
-            if record.get("split") == "train" and "loss" in record
+            if record.get("split") == "train" and misfit(record, {"loss": float}) is None
         ]
 
     def values(self, metric: str, over: Over) -> list[float]:
-        """Scores of all images."""
-        return [row[metric] for row in self.rows.get(over, ())]
+        """Scores of all images; none of a metric that the run was not judged by."""
+        return [row[metric] for row in self.rows.get(over, ()) if metric in row]
 
     def score(self, metric: str, over: Over) -> Score:
         """Mean ± std over images."""
@@ -62,9 +73,9 @@ class Scored:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run(Scored):
-    """One run of the grid: trained on `n` annotated images from the weights that `init` names."""
+    """One run of the grid: of an arm, trained on `n` annotated images."""
 
-    init: str
+    arm: str
     n: int
     seed: int
 
@@ -76,10 +87,10 @@ class Program(Scored):
     name: str
 
 
-def read_run(workdir: Path, init: str, n: int, seed: int) -> Run:
+def read_run(workdir: Path, arm: str, n: int, seed: int) -> Run:
     """One run of the grid of the sweep in `workdir`."""
-    folder = workdir / "runs" / run_name(init, n, seed)
-    return Run(**_read(folder), init=init, n=n, seed=seed)
+    folder = workdir / "runs" / run_name(arm, n, seed)
+    return Run(**_read(folder), arm=arm, n=n, seed=seed)
 
 
 def read_scored(workdir: Path) -> Scored:
@@ -90,7 +101,7 @@ def read_scored(workdir: Path) -> Scored:
 def read_programs(workdir: Path) -> tuple[Program, ...]:
     """What other programs' label images score, in the sweep in `workdir`."""
     found = sorted(path.parents[1] for path in workdir.glob(f"{OTHERS}/*/evaluation/{SUMMARY}"))
-    return tuple(Program(**_read(folder), name=folder.name) for folder in found)
+    return tuple(Program(**_read(folder), name=printable(folder.name)) for folder in found)
 
 
 def _read(workdir: Path) -> dict[str, Any]:
@@ -102,7 +113,7 @@ def _read(workdir: Path) -> dict[str, Any]:
     summary = read_summary(workdir)
     if summary is not None:
         folder = evaluation_folder(workdir)
-        rows = {over: read_rows(folder / f"{over}.csv") for over in OVERS}
+        rows = {over: read_rows(folder / f"{over}.csv", over, summary) for over in OVERS}
         crops = recorded_crops(summary)
         return {"workdir": workdir, "status": "done", "rows": rows, "crops": crops}
     if workdir.exists():

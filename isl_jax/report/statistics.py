@@ -49,6 +49,33 @@ def bootstrap_interval(
     return Interval(float(low), float(high))
 
 
+def crossed_interval(
+    values: ArrayLike, *, confidence: float = 0.95, num_resamples: int = 10_000, seed: int = 0
+) -> Interval:
+    """Percentile bootstrap interval of the mean of `values` `[images, seeds]`, both drawn anew.
+
+    A run of one seed is scored on all images: what is particular to the run goes through all of
+    them, so that seeds are drawn for all images together. Drawn within each image, runs would
+    average out and the interval be too narrow. NaN marks what is missing. Fewer than two images
+    give NaN; with one seed it is that of `bootstrap_interval`.
+    """
+    grid = np.asarray(values, np.float64)
+    grid = grid[:, ~np.isnan(grid).all(0)][~np.isnan(grid).all(1)]
+    if len(grid) < 2:
+        return Interval(math.nan, math.nan)
+    rng, (num_images, num_seeds) = np.random.default_rng(seed), grid.shape
+    images, seeds = (
+        rng.multinomial(number, np.full(number, 1 / number), size=num_resamples)
+        for number in (num_images, num_seeds)
+    )
+    known = ~np.isnan(grid)
+    total = ((images @ np.where(known, grid, 0)) * seeds).sum(1)
+    count = ((images @ known) * seeds).sum(1)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(total[count > 0] / count[count > 0], [tail, 1 - tail])
+    return Interval(float(low), float(high))
+
+
 def paired_test(scores: ArrayLike, baseline: ArrayLike) -> float:
     """Two-sided p of the Wilcoxon signed-rank test on paired `scores` and `baseline` `[images]`.
 

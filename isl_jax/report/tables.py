@@ -1,23 +1,19 @@
-"""Tables of a study: ours beside the paper's, scores by image, its runs, and everything as CSV."""
+"""Tables of a study: ours beside the paper's, scores by image, its runs."""
 
-import csv
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from isl_jax.metrics import Score
 from isl_jax.report import narrative
-from isl_jax.report.figures import INIT_NAMES, METRIC_NAMES
-from isl_jax.report.results import Comparison, Study
+from isl_jax.report.comparison import Contrast
+from isl_jax.report.results import Study
 from isl_jax.report.runs import OVERS, Over, Run, Scored
+from isl_jax.report.wording import DASH, METRIC_NAMES, arm_name, interval_text, p_text, percent
 from isl_jax.study.records import ISL, Row
 from isl_jax.task import METRICS, Kind
 
-_SUMMARY_COLUMNS = (
-    *("over", "n", "init", "mean", "std", "images"),
-    *("gain", "difference", "interval_low", "interval_high", "p_holm", "fields_compared"),
-)
+# Scores that stand below the study's own, where there are such.
+_FURTHER = {"ap_0.50": "AP at IoU 0.5", "pq": "PQ"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,14 +46,13 @@ PAPER: Mapping[str, Published] = {
 class TableRow:
     """One line of the main table, as text; cells are empty where there is nothing to say.
 
-    `other` is the score of another program, which belongs to no arm.
+    `compared` has gain, interval and p of each comparison. `other` is the score of another program,
+    which belongs to no arm.
     """
 
     label: str
     scores: Mapping[str, str]
-    gain: str = ""
-    interval: str = ""
-    p: str = ""
+    compared: Mapping[Contrast, tuple[str, str, str]] = dataclasses.field(default_factory=dict)
     paper_baseline: str = ""
     paper_isl: str = ""
     paper_gain: str = ""
@@ -65,7 +60,7 @@ class TableRow:
 
 
 def table(study: Study, over: Over) -> list[TableRow]:
-    """Rows of the main table: the stain first, then one row for each N."""
+    """Rows of the main table: the stain first, then for each N the score, and others beside it."""
     # The paper scores crops.
     paper = PAPER.get(study.study) if over == "crops" else None
     rows = []
@@ -77,8 +72,13 @@ def table(study: Study, over: Over) -> list[TableRow]:
                 paper_isl=_published(paper.pcc) if paper else "",
             )
         )
-    for compared in study.comparisons[over]:
-        rows.append(_row(study, compared, paper))
+    for index, n in enumerate(study.n):
+        rows.append(_row(study, over, index, paper))
+        for name, title in _FURTHER.items():
+            scores = {arm: study.score(arm, n, over, name) for arm in study.arms}
+            if any(score.count for score in scores.values()):
+                told = {arm: str(score) for arm, score in scores.items()}
+                rows.append(TableRow(f"N = {n}, {title}", told))
     for other in study.others:
         label = f"{other.name}, {METRIC_NAMES[study.metric]}"
         score = str(other.score(study.metric, over))
@@ -86,25 +86,35 @@ def table(study: Study, over: Over) -> list[TableRow]:
     return rows
 
 
-def _row(study: Study, compared: Comparison, paper: Published | None) -> TableRow:
-    n = compared.n
+def _row(study: Study, over: Over, index: int, paper: Published | None) -> TableRow:
+    n = study.n[index]
     return TableRow(
         label=f"N = {n}, {METRIC_NAMES[study.metric]}",
-        scores={init: _cell(study, init, n, score) for init, score in compared.scores.items()},
-        gain=narrative.percent(compared.gain),
-        interval=narrative.interval_text(compared.interval),
-        p=narrative.p_text(compared.p),
+        scores={arm: _cell(study, arm, n, over) for arm in study.arms},
+        compared={
+            contrast: (percent(c.gain), interval_text(c.interval), p_text(c.p))
+            for contrast, found in study.comparisons.items()
+            for c in (found[over][index],)
+        },
         paper_baseline=_published(paper.baseline) if paper and n == 1 else "",
         paper_isl=_published(paper.isl) if paper and n == 1 else "",
-        paper_gain=narrative.percent(paper.gains[n]) if paper and n in paper.gains else "",
+        paper_gain=percent(paper.gains[n]) if paper and n in paper.gains else "",
     )
 
 
-def _cell(study: Study, init: str, n: int, score: Score) -> str:
-    done = len(study.of(init, n))
+def _cell(study: Study, arm: str, n: int, over: Over) -> str:
+    score, done = study.score(arm, n, over), len(study.of(arm, n))
     if done == len(study.seeds):
         return str(score)
-    return f"{score} ({done} of {len(study.seeds)} runs)" if done else f"{narrative.DASH} (no run)"
+    return f"{score} ({done} of {len(study.seeds)} runs)" if done else f"{DASH} (no run)"
+
+
+def gain_titles(study: Study) -> dict[Contrast, str]:
+    """What each comparison's gain is called over its column."""
+    return {
+        contrast: f"gain, {name}" if (name := narrative.contrast_name(study, contrast)) else "gain"
+        for contrast in study.comparisons
+    }
 
 
 def _published(value: tuple[float, float]) -> str:
@@ -113,16 +123,19 @@ def _published(value: tuple[float, float]) -> str:
 
 def text_table(study: Study) -> str:
     """The table for a terminal, over crops and over fields."""
-    head = ["", *(INIT_NAMES[init] for init in study.inits), "gain", "paper", "paper's gain"]
+    gains = gain_titles(study)
+    arms = [arm_name(arm) for arm in study.arms]
+    head = ["", *arms, *gains.values(), "paper", "paper's gain"]
     lines = [f"{study.study} study ({study.workdir})"]
     for over in OVERS:
         body = [head]
         for row in table(study, over):
             if row.other:
                 continue
-            scores = [row.scores.get(init, "") for init in study.inits]
+            scores = [row.scores.get(arm, "") for arm in study.arms]
+            told = [row.compared.get(contrast, ("",))[0] for contrast in gains]
             paper = " → ".join(filter(None, (row.paper_baseline, row.paper_isl)))
-            body.append([row.label, *scores, row.gain, paper, row.paper_gain])
+            body.append([row.label, *scores, *told, paper, row.paper_gain])
         widths = [max(len(line[i]) for line in body) for i in range(len(head))]
         lines.append(f"over {over if over == 'crops' else 'whole fields'}, mean ± std")
         lines += [
@@ -130,9 +143,8 @@ def text_table(study: Study) -> str:
             for line in body
         ]
         lines += [f"  {row.label}: {row.other}" for row in table(study, over) if row.other]
-    lines.append(narrative.headline(study))
+    lines += [line for statement in narrative.statements(study) for line in statement]
     lines += [
-        narrative.certainty(study),
         *narrative.annotations_saved(study),
         *narrative.other_programs(study),
     ]
@@ -147,7 +159,7 @@ def image_scores(study: Study) -> list[dict[str, Any]]:
         for over in OVERS:
             for row in run.rows[over]:
                 scores = found.setdefault((over, run.n, row["field"], _where(row, over)), {})
-                scores.setdefault(run.init, []).append(row[study.metric])
+                scores.setdefault(run.arm, []).append(row[study.metric])
     others = {
         (over, other.name, row["field"], _where(row, over)): row[study.metric]
         for other in study.others
@@ -156,7 +168,7 @@ def image_scores(study: Study) -> list[dict[str, Any]]:
     }
     rows = []
     for (over, n, field, where), scores in found.items():
-        means = {init: sum(values) / len(values) for init, values in scores.items()}
+        means = {arm: sum(values) / len(values) for arm, values in scores.items()}
         for other in study.others:
             if (over, other.name, field, where) in others:
                 means[other.name] = others[over, other.name, field, where]
@@ -166,7 +178,7 @@ def image_scores(study: Study) -> list[dict[str, Any]]:
             {"over": over, "n": n, "field": field, "where": where, "scores": means}
             | {"difference": difference}
         )
-    worst_of = ISL if ISL in study.inits else study.inits[0]
+    worst_of = ISL if ISL in study.arms else study.arms[0]
     return sorted(rows, key=lambda row: row["scores"].get(worst_of, 2.0))
 
 
@@ -190,12 +202,12 @@ def run_facts(run: Scored, study: Study) -> dict[str, Any]:
 
 
 def settings(study: Study) -> list[tuple[str, dict[str, Any]]]:
-    """Flat configuration of the pretext run and of one run of each init."""
+    """Flat configuration of the pretext run and of one run of each arm."""
     shown: list[tuple[str, Scored]] = []
     if study.pretext:
         shown.append(("stain prediction", study.pretext))
-    for init in study.inits:
-        shown += [(INIT_NAMES[init], r) for r in study.runs if r.init == init][:1]
+    for arm in study.arms:
+        shown += [(arm_name(arm), r) for r in study.runs if r.arm == arm][:1]
     return [(title, flat(run.stored("config.json"))) for title, run in shown]
 
 
@@ -208,39 +220,3 @@ def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             found[f"{prefix}{name}"] = value
     return found
-
-
-def write_tables(study: Study, folder: Path, name: str) -> None:
-    """Write `<name>_{summary,crops,fields}.csv`: all comparisons, every score of every run."""
-    with (folder / f"{name}_summary.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(_SUMMARY_COLUMNS)
-        for over in OVERS:
-            if study.pretext:
-                writer.writerow([over, 0, "pretext_pcc", *dataclasses.astuple(study.pcc[over])])
-            for c in study.comparisons[over]:
-                for init, score in c.scores.items():
-                    compared = [c.gain, c.difference, c.interval.low, c.interval.high, c.p]
-                    is_isl = init == ISL
-                    writer.writerow(
-                        [over, c.n, init, *dataclasses.astuple(score)]
-                        + ([*compared, c.num_fields] if is_isl else [""] * 6)
-                    )
-            for other in study.others:
-                score = dataclasses.astuple(other.score(study.metric, over))
-                writer.writerow([over, "", other.name, *score, *[""] * 6])
-    for over in OVERS:
-        with (folder / f"{name}_{over}.csv").open("w", newline="") as file:
-            rows = [
-                {"init": run.init, "n": run.n, "seed": run.seed} | row
-                for run in study.done
-                for row in run.rows[over]
-            ]
-            rows += [
-                {"init": other.name, "n": "", "seed": ""} | row
-                for other in study.others
-                for row in other.rows[over]
-            ]
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else ["init"])
-            writer.writeheader()
-            writer.writerows(rows)

@@ -174,7 +174,7 @@ def _wavy_distance(dy, dx, radius: float, aspect: float, turn: float, waves) -> 
 def _draw_nuclei(rng, cells, radii, mitotic, share: float) -> np.ndarray:
     """One nucleus inside each cell, at least two pixels from its border, with the cell's number."""
     nuclei = np.zeros_like(cells)
-    depth = distance_map(cells, "pixels")
+    depth = distance_map(cells, "pixels", "all")
     for number, box in enumerate(ndimage.find_objects(cells), start=1):
         if box is None:
             continue

@@ -68,11 +68,11 @@ def _draw_bodies(rng, scene: Scene, specimen: Specimen, pixel_size_um: float) ->
     cells, nuclei, shape = scene.cells, scene.nuclei, scene.cells.shape
     n = scene.num_cells + 1
     inside, in_nucleus = cells > 0, nuclei > 0
-    depth, nuclear_depth = distance_map(cells, "pixels"), distance_map(nuclei, "pixels")
+    depth, nuclear_depth = distance_map(cells, "pixels", "all"), distance_map(nuclei, "pixels", "all")
     dome = _dome(cells, depth)
     # A flat skirt (lamella) carries the dome; rounded, dividing cells are all dome and taller.
     # Cells pressed together keep their height: the groove between them is shallow.
-    in_colony = distance_map(inside.astype(np.int32), "pixels")
+    in_colony = distance_map(inside.astype(np.int32), "pixels", "all")
     skirt = 1 - 0.4 * np.exp(-depth * pixel_size_um / 0.5)
     skirt = skirt - 0.6 * np.exp(-in_colony * pixel_size_um / 0.5)
     tall = specimen.cell_height_um * np.exp(rng.normal(0, 0.18, n))

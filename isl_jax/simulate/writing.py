@@ -96,7 +96,7 @@ def _claim(out: Path, parameters: Simulation) -> None:
                 "--out, or remove the folder"
             )
         return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or any(p.name[0] != "." for p in out.iterdir())):
         raise ValueError(
             f"{out}: is not an empty folder, nor one of simulated fields; choose another --out"
         )

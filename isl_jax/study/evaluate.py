@@ -4,7 +4,7 @@ Everything is scored twice: on fixed test crops, as in the paper, and on whole f
 """
 
 import dataclasses
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,17 +18,23 @@ from isl_jax.task import METRICS, kind_of_study
 
 
 def evaluate_run(
-    workdir: Path, dataset: Dataset, plan: CropPlan, *, split: str = "test"
+    workdir: Path,
+    dataset: Dataset,
+    plan: CropPlan,
+    *,
+    split: str = "test",
+    tta: int | None = None,
 ) -> Summary:
     """Score a trained run on `split` and write `workdir/evaluation/`.
 
     `plan` draws the crops: whatever is scored on those of one plan can be compared. Pretext runs
-    get the PCC of predicted and true stain, nucleus runs the IoU of the semantic mask (probability
-    > 0.5), cell runs the mAP of the instances with AP at each threshold, F1, AJI and PQ. All are
-    predicted in float32. Splits other than `test` go to `evaluation_<split>/`. Raises ValueError or
-    FileNotFoundError for a run without a usable model, or a data set that does not fit it.
+    get the PCC of predicted and true stain, nucleus runs the IoU of the semantic mask, cell runs
+    the mAP of the instances with AP at each threshold, F1, AJI and PQ. All are predicted in
+    float32, augmented by `tta` or as the model says. Splits other than `test` go to
+    `evaluation_<split>/`. Raises ValueError or FileNotFoundError for a run without a usable model,
+    or a data set that does not fit it.
     """
-    model = load_model(workdir)
+    model = load_model(workdir, tta=tta)
     task = model.info.task
     if model.info.channels != dataset.channels:
         raise ValueError(
@@ -39,7 +45,7 @@ def evaluate_run(
         raise ValueError(f"{workdir}/model: no marker contrast h yet; let the training finish")
 
     def predict(field: Field, windows: Sequence[Window]) -> tuple[Prediction, list[Prediction]]:
-        image = dataset.standardised(field.name)
+        image = dataset.standardised(field.name, model.info.normalisation)
         whole = model.predict_standardised(image[None])[0]
         if not windows:
             return whole, []
@@ -57,6 +63,7 @@ def evaluate_run(
         split=split,
         folder=evaluation_folder(workdir, split),
         description=f"evaluating {workdir.name}",
+        stain_scale=model.info.stain_scale,
     )
 
 
@@ -67,18 +74,19 @@ def evaluate_labels(
     plan: CropPlan,
     *,
     read: Callable[[Path], np.ndarray],
-    suffixes: Collection[str],
+    stem_of: Callable[[Path], str | None],
     split: str = "test",
 ) -> Summary:
     """Score label images of another program by the same code against the same truth.
 
     `predictions` holds one label image a field, called after it: `<field>.tif` or
-    `<field>_<anything>.png` (Cellpose: `<field>_cp_masks.png`), with one of `suffixes`; `read`
-    returns its labels `[H, W]`. Crops are windows of them. Writes `workdir/evaluation/`. Raises
-    ValueError or FileNotFoundError for a missing, ambiguous or ill-sized file.
+    `<field>_<anything>.png` (Cellpose: `<field>_cp_masks.png`); `stem_of` gives an image's name
+    without its suffix, None of what is no image, and `read` its ids int32 `[H, W]`. Crops are
+    windows of them. Writes `workdir/evaluation/`. Raises ValueError or FileNotFoundError for a
+    missing, ambiguous or ill-sized file.
     """
     files = {
-        field.name: _label_file(predictions, field, suffixes)
+        field.name: _label_file(predictions, field, stem_of)
         for field in dataset.select(split, labels=True)
     }
 
@@ -108,12 +116,13 @@ def _cut(prediction: Prediction, window: Window) -> Prediction:
     return Prediction(**{k: None if v is None else v[window] for k, v in maps.items()})
 
 
-def _label_file(folder: Path, field: Field, suffixes: Collection[str]) -> Path:
+def _label_file(folder: Path, field: Field, stem_of: Callable[[Path], str | None]) -> Path:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; it should hold one label image a field")
-    images = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in suffixes]
-    exact = [path for path in images if path.stem == field.name]
-    found = exact or [path for path in images if path.stem.startswith(f"{field.name}_")]
+    stems = {path: stem_of(path) for path in sorted(folder.iterdir()) if path.name[0] != "."}
+    exact = [path for path, stem in stems.items() if stem == field.name]
+    named = [path for path, stem in stems.items() if (stem or "").startswith(f"{field.name}_")]
+    found = exact or named
     if len(found) != 1:
         names = ", ".join(path.name for path in found) or "none"
         raise ValueError(

@@ -20,30 +20,27 @@ from isl_jax.data.batches import (
 from isl_jax.data.crops import FreshCrops, fixed_crops
 from isl_jax.data.store import Dataset, Field, annotated_subset, open_dataset
 from isl_jax.inference.info import ModelInfo, NetworkInfo
-from isl_jax.inference.model import load_model, save_model, set_h
-from isl_jax.instances.calibration import calibrate_h
+from isl_jax.inference.model import load_model, save_model, set_postprocessing
 from isl_jax.models import weights
 from isl_jax.models.heads import build_network
 from isl_jax.models.variables import init_variables, transfer
+from isl_jax.study.postprocessing import calibrated
 from isl_jax.study.settings import Experiment
 from isl_jax.study.workdir import prepare_workdir
+from isl_jax.training.alpha import measured_alpha
 from isl_jax.training.checkpoint import latest_step
-from isl_jax.training.devices import fits_on_device
+from isl_jax.training.devices import fits_on_device, loading_threads
 from isl_jax.training.loop import TrainingData, check_training, train
 
-# Annotated fields that the marker contrast is calibrated on; more change it little and cost time.
-_CALIBRATION_FIELDS = 10
 
-
-def run_experiment(experiment: Experiment, workdir: Path) -> None:
-    """Train, keep the best model in `workdir/model/`, calibrate its marker contrast.
+def run_experiment(experiment: Experiment, workdir: Path, *, alpha: float | None = None) -> None:
+    """Train, keep the best model in `workdir/model/`, calibrate how its maps are read.
 
     Started again on the same workdir, it resumes from the last checkpoint. All that can be checked
-    is checked before anything is written. Raises ValueError or FileNotFoundError for bad input.
+    is checked before anything is written. `alpha` is what `loss.alpha=auto` stands for, where it is
+    known already. Raises ValueError or FileNotFoundError for bad input.
     """
-    dataset = open_dataset(Path(experiment.data.root))
-    fields = _training_fields(experiment, dataset)
-    source = _crop_source(experiment, dataset, fields, fresh=experiment.data.fresh_crops)
+    dataset, fields, source = _training_crops(experiment)
     held_out = _crop_source(experiment, dataset, _validation_fields(experiment, dataset))
     settings = experiment.train.with_length(len(source.crops))
     network = _network(experiment)
@@ -53,6 +50,9 @@ def run_experiment(experiment: Experiment, workdir: Path) -> None:
     check_training(settings, variables)
     prepare_workdir(experiment.to_json(), workdir)
 
+    run = experiment.run_settings
+    if alpha is not None and run.loss.alpha == "auto":
+        run = dataclasses.replace(run, loss=dataclasses.replace(run.loss, alpha=alpha))
     info = _model_info(experiment, dataset)
 
     def save(kept: dict[str, Any], summary: dict[str, Any]) -> None:
@@ -70,12 +70,37 @@ def run_experiment(experiment: Experiment, workdir: Path) -> None:
         experiment.task,
         _training_data(experiment, source, held_out),
         settings,
-        experiment.run_settings,
+        run,
         workdir=workdir,
         save_model=save,
     )
-    if experiment.task.has_distance and jax.process_index() == 0:
-        set_h(workdir / "model", _marker_contrast(experiment, dataset, fields, workdir))
+    if not experiment.is_pretext and jax.process_index() == 0:
+        options = calibrated(experiment.instances, workdir, dataset, fields)
+        set_postprocessing(workdir / "model", options)
+
+
+def initial_alpha(experiment: Experiment) -> float:
+    """What `loss.alpha=auto` of this run would begin with, measured on its first batches."""
+    dataset, _, source = _training_crops(experiment)
+    network = _network(experiment)
+    variables = _first_variables(experiment, network, len(dataset.channels), resumes=False)
+    settings = experiment.train.with_length(len(source.crops))
+    check_training(settings, variables)
+    return measured_alpha(
+        network,
+        variables,
+        experiment.task,
+        _training_data(experiment, source),
+        settings,
+        experiment.run_settings,
+    )
+
+
+def _training_crops(experiment: Experiment) -> tuple[Dataset, tuple[Field, ...], CropSource]:
+    dataset = open_dataset(Path(experiment.data.root))
+    fields = _training_fields(experiment, dataset)
+    source = _crop_source(experiment, dataset, fields, fresh=experiment.data.fresh_crops)
+    return dataset, fields, source
 
 
 def _training_fields(experiment: Experiment, dataset: Dataset) -> tuple[Field, ...]:
@@ -159,13 +184,15 @@ def _model_info(experiment: Experiment, dataset: Dataset) -> ModelInfo:
         task=experiment.task,
         channels=dataset.channels,
         binning=dataset.binning,
+        normalisation=dataset.normalisation,
         stain=dataset.stain if experiment.is_pretext else None,
         stain_scale=dataset.stain_scale if experiment.is_pretext else None,
+        tta=experiment.instances.tta,
     )
 
 
 def _training_data(
-    experiment: Experiment, source: CropSource, held_out: CropSource
+    experiment: Experiment, source: CropSource, held_out: CropSource | None = None
 ) -> TrainingData:
     """Batches; or, where the device holds all crops, the order of the crops and these."""
     batch_size, data = experiment.train.batch_size, experiment.data
@@ -179,32 +206,12 @@ def _training_data(
     ):
         batches, resident = training_order(len(source.crops), **order), resident_arrays(source)
     else:
-        batches = training_batches(source, num_workers=data.num_workers, **order)
+        batches = training_batches(source, num_workers=loading_threads(data.num_workers), **order)
         resident = None
     return TrainingData(
         batches,
         resident=resident,
         validation=(lambda: evaluation_batches(held_out, batch_size=batch_size))
-        if len(held_out.crops)
+        if held_out is not None and len(held_out.crops)
         else None,
     )
-
-
-def _marker_contrast(
-    experiment: Experiment, dataset: Dataset, fields: tuple[Field, ...], workdir: Path
-) -> float:
-    """Contrast h as given, or calibrated: in float32, as whatever is predicted with it later."""
-    if experiment.instances.h != "auto":
-        return float(experiment.instances.h)
-    model = load_model(workdir)
-    chosen = fields[:_CALIBRATION_FIELDS]
-    distances, semantics = [], []
-    for field in chosen:
-        image = dataset.standardised(field.name)[None]
-        prediction = model.predict_standardised(image, labels=False)[0]
-        assert prediction.distance is not None and prediction.probability is not None
-        distances.append(prediction.distance)
-        semantics.append(prediction.probability > 0.5)
-    h = calibrate_h(distances, semantics, [dataset.labels(field.name) for field in chosen])
-    print(f"marker contrast h = {h:g}, calibrated on {len(chosen)} annotated training image(s)")
-    return h

@@ -5,17 +5,17 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any, Literal
 
 from isl_jax.data.crops import CropPlan
-from isl_jax.files import read_json
 from isl_jax.inference.model import model_folder
 from isl_jax.models import weights
+from isl_jax.models.heads import Head
+from isl_jax.study.duration import seconds_for, speeds_of
+from isl_jax.study.grid import Grid
 from isl_jax.study.records import (
     ISL,
     SWEEP,
-    read_metrics,
     read_summary,
     read_sweep,
     recorded_crops,
@@ -23,35 +23,24 @@ from isl_jax.study.records import (
     told_change,
 )
 from isl_jax.study.settings import Experiment
+from isl_jax.study.shared_alpha import ALPHA, SharedAlpha
 from isl_jax.study.workdir import CONFIG, changed_settings
 from isl_jax.training.checkpoint import latest_step
 
-# What a run of a sweep leaves in its folder beside what every run does.
-TIMING, FAILURE = "timing.json", "failure.txt"
+# What went wrong in a run of a sweep, in its folder.
+FAILURE = "failure.txt"
 
 State = Literal["done", "to score", "to resume", "failed before", "to do", "other settings"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Grid:
-    """What is varied: numbers of annotated images, origins of the weights, seeds."""
-
-    n: tuple[int, ...]
-    inits: tuple[str, ...]
-    seeds: tuple[int, ...]
-
-    def runs(self) -> list[tuple[str, int, int]]:
-        """All (init, n, seed), the small N first: they answer the question of the study."""
-        return [(i, n, s) for n in self.n for s in self.seeds for i in self.inits]
-
-
-@dataclasses.dataclass(frozen=True)
 class PlannedRun:
-    """One run of a sweep, with the crops that it will be tested on."""
+    """One run of a sweep, with the crops that it will be tested on and the alpha of its arms."""
 
     experiment: Experiment
     workdir: Path
     crops: CropPlan
+    alpha: SharedAlpha | None = None
 
     @property
     def name(self) -> str:
@@ -101,22 +90,10 @@ class Plan:
 
         From the crop pixels a second of runs so far, and what a run takes beside its steps.
         """
-        speeds = self._speeds()
-        if not speeds:
-            return None
-        speed = median(speeds.values())
-        overheads = [o for f, s in speeds.items() if (o := _overhead(f, s)) is not None]
-        pixels = 0
-        for run in self.remaining:
-            train, size = run.experiment.train, run.experiment.data.crop_size
-            if not train.num_steps:
-                return None  # as long as a number of epochs, which the crops decide
-            pixels += (train.num_steps - run.step) * train.batch_size * size**2
-        return pixels / speed + median(overheads or [0.0]) * len(self.remaining)
+        return seconds_for([(run.experiment, run.step) for run in self.remaining], self._folders())
 
-    def _speeds(self) -> dict[Path, float]:
-        folders = [*(run.workdir for run in self.runs), *filter(None, [self.isl_checkpoint])]
-        return {folder: speed for folder in folders if (speed := _pixels_per_second(folder))}
+    def _folders(self) -> list[Path]:
+        return [*(run.workdir for run in self.runs), *filter(None, [self.isl_checkpoint])]
 
     def table(self) -> str:
         """The plan as text: one line a run, then how much is left."""
@@ -141,7 +118,8 @@ class Plan:
     def _told_time(self) -> str:
         seconds = self.estimate()
         if seconds is None:
-            return "not known" if self._speeds() else "not known until a run has trained here"
+            has_trained = bool(speeds_of(self._folders()))
+            return "not known" if has_trained else "not known until a run has trained here"
         minutes = math.ceil(seconds / 60)
         about = f"{minutes} min" if minutes < 90 else f"{seconds / 3600:.1f} h"
         return f"about {about}, at the speed of the runs so far"
@@ -182,14 +160,20 @@ def plan_sweep(
 
     runs = [pretext] if plans_pretext else []
     checkpoint = str(isl_checkpoint or pretext.workdir)
-    for init, n, seed in grid.runs():
+    head = _with_init(segment, ISL, checkpoint).head
+    alpha = _shared_alpha(_with_head(segment, head), grid, workdir)
+    for arm, n, seed in grid.runs(head):
         experiment = dataclasses.replace(segment, seed=seed, num_annotated=n)
-        experiment = _with_init(experiment, init, checkpoint if init == ISL else None)
-        runs.append(PlannedRun(experiment, workdir / "runs" / run_name(init, n, seed), crops))
+        experiment = _with_init(experiment, arm.init, checkpoint if arm.init == ISL else None)
+        experiment = _with_head(experiment, arm.head)
+        folder = workdir / "runs" / run_name(arm.name, n, seed)
+        runs.append(PlannedRun(experiment, folder, crops, alpha))
     _refuse_other_crops(workdir, runs, crops)
     description = {
         "study": segment.study,
         **dataclasses.asdict(grid),
+        "head": head,
+        "arms": [arm.name for arm in grid.arms(head)],
         "data_root": segment.data.root,
         "test_crops": dataclasses.asdict(crops),
         "pretrain_init": pretext.experiment.init.kind,
@@ -228,23 +212,12 @@ def _with_init(experiment: Experiment, kind: str, checkpoint: str | None = None)
     return dataclasses.replace(experiment, init=init)
 
 
-def _pixels_per_second(workdir: Path) -> float | None:
-    """Median training speed of a run; None when it has recorded none."""
-    speeds = [s for line in read_metrics(workdir) if (s := line.get("images_per_second"))]
-    if not speeds or not (workdir / CONFIG).exists():
+def _with_head(experiment: Experiment, head: Head) -> Experiment:
+    return dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, head=head))
+
+
+def _shared_alpha(segment: Experiment, grid: Grid, workdir: Path) -> SharedAlpha | None:
+    if not (segment.task.has_distance and segment.loss.alpha == "auto"):
         return None
-    return median(speeds) * _stored_config(workdir)["data"]["crop_size"] ** 2
-
-
-def _overhead(workdir: Path, pixels_per_second: float) -> float | None:
-    """Seconds that a run took beside its steps (compilation, calibration, evaluation)."""
-    path = workdir / TIMING
-    if not path.exists():
-        return None
-    timing, config = read_json(path, remedy="delete it"), _stored_config(workdir)
-    pixels = timing["steps"] * config["train"]["batch_size"] * config["data"]["crop_size"] ** 2
-    return max(0.0, timing["seconds"] - pixels / pixels_per_second)
-
-
-def _stored_config(workdir: Path) -> dict[str, Any]:
-    return read_json(workdir / CONFIG, remedy="use another --workdir")
+    first = dataclasses.replace(segment, seed=grid.seeds[0], num_annotated=min(grid.n))
+    return SharedAlpha(workdir / ALPHA, _with_init(first, "random"))

@@ -1,6 +1,5 @@
 """What a run leaves: recorded metrics, scores by image, their summary, predicted maps."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ import tifffile
 from isl_jax.data.crops import CropPlan
 from isl_jax.files import read_json, read_json_lines
 from isl_jax.inference.model import Prediction
+from isl_jax.metrics import defined
+from isl_jax.tabular import read_csv, write_csv
 
 Row = dict[str, Any]
 
@@ -21,13 +22,29 @@ SUMMARY = "summary.json"
 SWEEP = "sweep.json"
 # The origin of weights that everything else is compared with.
 ISL = "isl"
+# What their JSON files must hold.
+_SCORE = {"mean": (float, None), "std": (float, None), "count": int}
+_CROPS = {"size": int, "per_image": int, "margin": [float], "seed": int}
+_SUMMARY = {
+    "metric": str, "crops": _SCORE, "fields": _SCORE, "test_crops?": (None, _CROPS),
+}  # fmt: skip
+_SWEEP = {
+    "study": str, "n": [int], "inits": [str], "seeds": [int], "data_root": str,
+    "arms?": [str], "head?": str,
+    "test_crops?": (None, _CROPS), "imagenet_stand_in?": (None, {"reason": (str, None)}),
+}  # fmt: skip
 # Folder of a sweep with scores of other programs' label images, one folder a program.
 OTHERS = "others"
 
 
-def run_name(init: str, n: int, seed: int) -> str:
+def control_of(init: str) -> str:
+    """The arm that starts from `init` and carries the head of the ISL arm: the control."""
+    return f"{init}-head"
+
+
+def run_name(arm: str, n: int, seed: int) -> str:
     """Folder of one run below `runs/`."""
-    return f"{init}_n{n}_seed{seed}"
+    return f"{arm}_n{n}_seed{seed}"
 
 
 def evaluation_folder(workdir: Path, split: str = "test") -> Path:
@@ -37,25 +54,29 @@ def evaluation_folder(workdir: Path, split: str = "test") -> Path:
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows that share their columns as CSV."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else list(ID_COLUMNS))
-        writer.writeheader()
-        writer.writerows(rows)
+    columns = list(rows[0]) if rows else list(ID_COLUMNS)
+    write_csv(path, columns, ([row[name] for name in columns] for row in rows))
 
 
-def read_rows(path: Path) -> list[Row]:
-    """Read rows of `write_rows`: `field` a string, every other value a number."""
-    with path.open(newline="") as file:
-        return [
-            {name: value if name == "field" else float(value) for name, value in row.items()}
-            for row in csv.DictReader(file)
-        ]
+def read_rows(path: Path, over: str = "", summary: Mapping[str, Any] | None = None) -> list[Row]:
+    """Read rows of `write_rows`: `field` a string, every other value a number.
+
+    With the run's `summary`, they are as many as it says there are `over` crops or fields.
+    """
+    needed = [summary["metric"]] if summary else []
+    rows = read_csv(path, remedy="evaluate again", text=["field"], needed=needed)
+    if summary and len(defined([row[needed[0]] for row in rows])) != summary[over]["count"]:
+        raise ValueError(
+            f"{path}: damaged ({len(rows)} rows, {SUMMARY} tells of {summary[over]['count']}); "
+            "evaluate again"
+        )
+    return rows
 
 
 def read_summary(workdir: Path, split: str = "test") -> dict[str, Any] | None:
     """Return `summary.json` of a run, None when it has not been evaluated."""
     path = evaluation_folder(workdir, split) / SUMMARY
-    return read_json(path, remedy="evaluate again") if path.exists() else None
+    return read_json(path, remedy="evaluate again", keys=_SUMMARY) if path.exists() else None
 
 
 def read_sweep(workdir: Path) -> dict[str, Any]:
@@ -63,7 +84,7 @@ def read_sweep(workdir: Path) -> dict[str, Any]:
     path = workdir / SWEEP
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; name the --workdir of isl-sweep")
-    return read_json(path, remedy="run the sweep again to write it")
+    return read_json(path, remedy="run the sweep again to write it", keys=_SWEEP)
 
 
 def recorded_crops(stored: Mapping[str, Any] | None) -> CropPlan | None:
@@ -80,7 +101,7 @@ def told_change(before: CropPlan, now: CropPlan) -> str:
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
     """Lines of a run's `metrics.jsonl`, as far as they were recorded."""
-    return read_json_lines(workdir / "metrics.jsonl")
+    return read_json_lines(workdir / "metrics.jsonl", {"step": int})
 
 
 def save_prediction(folder: Path, name: str, prediction: Prediction) -> None:
@@ -102,7 +123,18 @@ def save_prediction(folder: Path, name: str, prediction: Prediction) -> None:
         tifffile.imwrite(folder / f"{name}_labels.tif", labels.astype(dtype), compression="zlib")
 
 
-def read_prediction(workdir: Path, name: str, kind: str) -> np.ndarray | None:
-    """One predicted map `[H, W]` of a field, None when there is none."""
+def read_prediction(
+    workdir: Path, name: str, kind: str, shape: tuple[int, int]
+) -> np.ndarray | None:
+    """One predicted map of a field of `shape` (H, W), None when there is none."""
     path = evaluation_folder(workdir) / "predictions" / f"{name}_{kind}.tif"
-    return tifffile.imread(path) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        with tifffile.TiffFile(path) as file:
+            found = file.pages.first.shape
+            if found == shape:
+                return file.asarray(key=0)
+    except Exception as error:  # whatever a damaged file makes the parser raise
+        raise ValueError(f"{path}: damaged ({error}); evaluate again") from error
+    raise ValueError(f"{path}: is of shape {found}, the field of {shape}; evaluate again")

@@ -11,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from isl_jax.data.crops import Crop, CropPlan, fixed_crops
+from isl_jax.data.stain import StainScale
 from isl_jax.data.store import Dataset, Field
 from isl_jax.files import write_json, written_whole
 from isl_jax.inference.model import Prediction
@@ -81,7 +82,9 @@ def score(metric: Metric, prediction: Prediction, truth: np.ndarray) -> dict[str
     if metric == "pcc":
         return {"pcc": pearson(prediction.stain, truth)}
     if metric == "iou":
-        return {"iou": iou(prediction.probability, truth)}
+        # The mask of the labels: of the model's own threshold, without what is too small.
+        labels = prediction.labels
+        return {"iou": iou(prediction.probability if labels is None else labels, truth)}
     assert prediction.labels is not None
     matched = match(truth, prediction.labels)
     return {
@@ -104,9 +107,11 @@ def evaluate_fields(
     split: str,
     folder: Path,
     description: str,
+    stain_scale: StainScale | None = None,
 ) -> Summary:
     """Score every field of `split` and its fixed crops, and write everything to `folder`.
 
+    `stain_scale` is that of predicted stains: they are compared with the stain as it was measured.
     Raises ValueError if no field of the split has the truth that `metric` needs.
     """
     kind = kind_of_metric(metric)
@@ -119,6 +124,13 @@ def evaluate_fields(
         )
     crops, dropped = fixed_crops(dataset, fields, crop_rule(kind, dataset.study), plan)
     truth_of = dataset.stain_image if needs_stain else dataset.labels
+
+    def scored(prediction: Prediction, truth: np.ndarray) -> dict[str, float]:
+        if prediction.stain is not None and stain_scale is not None:
+            stain = stain_scale.unscale(prediction.stain)
+            prediction = dataclasses.replace(prediction, stain=stain)
+        return score(metric, prediction, truth)
+
     by_crop: list[Row] = []
     by_field: list[Row] = []
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -129,9 +141,9 @@ def evaluate_fields(
             chosen = [crop for crop in crops if crop.field == field.name]
             whole, parts = predict(field, [_slices(crop) for crop in chosen])
             truth = np.asarray(truth_of(field.name))
-            by_field.append({"field": field.name, **score(metric, whole, truth)})
+            by_field.append({"field": field.name, **scored(whole, truth)})
             for crop, part in zip(chosen, parts, strict=True):
-                scores = score(metric, part, truth[_slices(crop)])
+                scores = scored(part, truth[_slices(crop)])
                 by_crop.append({name: getattr(crop, name) for name in ID_COLUMNS} | scores)
             save_prediction(draft / "predictions", field.name, whole)
         over_crops, over_fields = _means(by_crop), _means(by_field)

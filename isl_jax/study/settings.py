@@ -1,15 +1,17 @@
 """Settings of one run: the keys of `configs/base.py`, a dataclass a group, and what they make."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from isl_jax.data.crops import CropPlan, Margin
+from isl_jax.models.heads import Head
+from isl_jax.study.postprocessing import InstanceSettings
 from isl_jax.task import (
     NORMALISED_PEAK,
     STUDIES,
     CropRule,
+    DistancePeaks,
     DistanceScale,
     Kind,
     Task,
@@ -54,15 +56,19 @@ class DataSettings:
 
 @dataclasses.dataclass(frozen=True)
 class ModelSettings:
-    """Architecture; `compute_dtype`, of the training, is `float32` or `bfloat16`."""
+    """Architecture; `compute_dtype`, of the training, is `float32` or `bfloat16`.
+
+    `head` is what stands after the U-Net of a cell segmentation, whatever its first weights;
+    `auto`, as in the paper: two convolutions after an ISL network, nothing after others.
+    """
 
     encoder: str
     compute_dtype: str
-    head: Literal["paper", "reference"]
+    head: Literal["auto", "none", "paper", "reference"]
     slope: float
 
     def __post_init__(self) -> None:
-        _choose("model.head", self.head, ("paper", "reference"))
+        _choose("model.head", self.head, ("auto", "none", "paper", "reference"))
         _choose("model.compute_dtype", self.compute_dtype, ("float32", "bfloat16"))
 
 
@@ -80,23 +86,8 @@ class InitSettings:
             raise ValueError("init.kind=isl needs init.checkpoint, the workdir of a pretext run")
 
 
-@dataclasses.dataclass(frozen=True)
-class InstanceSettings:
-    """Marker contrast h in map units, or `auto`: calibrated on the training images."""
-
-    h: str
-
-    def __post_init__(self) -> None:
-        if self.h == "auto":
-            return
-        try:
-            value = float(self.h)
-        except ValueError:
-            value = math.nan
-        if not 0 <= value < math.inf:
-            raise ValueError(f"instances.h={self.h!r} is neither a number, 0 or more, nor auto")
-
-
+# Keys of `target`.
+_TARGET = ("distance_scale", "distance_unit", "distance_peaks")
 GROUPS: dict[str, type] = {
     "data": DataSettings,
     "model": ModelSettings,
@@ -126,6 +117,7 @@ class Experiment:
     train: TrainSettings
     distance_scale: DistanceScale = "normalised"
     distance_unit: float = NORMALISED_PEAK
+    distance_peaks: DistancePeaks = "single"
     profile: str = ""
     writers: str = ""
 
@@ -137,9 +129,13 @@ class Experiment:
         return cls(**groups, **values.pop("target"), **values)
 
     def to_json(self) -> dict[str, Any]:
-        """Nested dicts with the keys of `configs/base.py`: the content of `config.json`."""
+        """Nested dicts with the keys of `configs/base.py`: the content of `config.json`.
+
+        The head is named, where it was `auto`.
+        """
         values = dataclasses.asdict(self)
-        target = {name: values.pop(name) for name in ("distance_scale", "distance_unit")}
+        values["model"]["head"] = self.head
+        target = {name: values.pop(name) for name in _TARGET}
         return values | {"target": target}
 
     def __post_init__(self) -> None:
@@ -166,12 +162,17 @@ class Experiment:
             slope=self.model.slope if is_shifted else 1.0,
             distance_scale=self.distance_scale,
             distance_unit=self.distance_unit,
+            distance_peaks=self.distance_peaks,
         )
 
     @property
-    def head(self) -> Literal["none", "paper", "reference"]:
-        """Cell networks from ISL carry a two-convolution head; all others are plain U-Nets."""
-        return self.model.head if self.task.has_distance and self.init.kind == "isl" else "none"
+    def head(self) -> Head:
+        """What stands after the U-Net: nothing but in a cell segmentation, there as set."""
+        if not self.task.has_distance:
+            return "none"
+        if self.model.head == "auto":
+            return "paper" if self.init.kind == "isl" else "none"
+        return self.model.head
 
     @property
     def crop_rule(self) -> CropRule:

@@ -1,4 +1,4 @@
-"""A grid of runs, N x init x seed, on one data set: the study of figures 7 and 9."""
+"""A grid of runs, N x arm x seed, on one data set: the study of figures 7 and 9."""
 
 import sys
 import time
@@ -7,9 +7,11 @@ from pathlib import Path
 
 from isl_jax.data.store import open_dataset
 from isl_jax.files import write_json, write_text
+from isl_jax.locks import InUseError, locked
+from isl_jax.study.duration import TIMING
 from isl_jax.study.evaluate import evaluate_run
 from isl_jax.study.experiment import run_experiment
-from isl_jax.study.planning import FAILURE, TIMING, Plan, PlannedRun
+from isl_jax.study.planning import FAILURE, Plan, PlannedRun
 from isl_jax.study.records import SWEEP
 from isl_jax.training.stopping import InterruptedTrainingError
 
@@ -47,11 +49,16 @@ def run_one(run: PlannedRun) -> str | None:
         return None
     started, first_step = time.perf_counter(), run.step
     try:
-        run_experiment(run.experiment, run.workdir)
-        dataset = open_dataset(Path(run.experiment.data.root))
-        evaluate_run(run.workdir, dataset, run.crops)
+        with locked(run.workdir, "use another --workdir"):
+            alpha = run.alpha.value() if run.alpha else None
+            run_experiment(run.experiment, run.workdir, alpha=alpha)
+            dataset = open_dataset(Path(run.experiment.data.root))
+            evaluate_run(run.workdir, dataset, run.crops)
     except InterruptedTrainingError:
         raise
+    except InUseError as error:  # which is no failure of the run
+        print(f"{run.name}: {error}\nthe other runs go on", file=sys.stderr)
+        return f"{run.name}: {error}"
     except Exception as error:  # one bad run must not cost the others
         run.workdir.mkdir(parents=True, exist_ok=True)
         write_text(failure, traceback.format_exc())

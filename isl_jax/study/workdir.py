@@ -13,6 +13,7 @@ from typing import Any
 import jax
 
 from isl_jax.files import read_json, write_json
+from isl_jax.study.records import ISL
 from isl_jax.study.settings import GROUPS
 
 CONFIG = "config.json"
@@ -40,17 +41,23 @@ def prepare_workdir(config: Mapping[str, Any], workdir: Path) -> None:
 
 def changed_settings(config: Mapping[str, Any], path: Path) -> list[str]:
     """What keeps a run from being the one that `path`, a `config.json`, describes."""
+    return told_changes(_stored_config(path), config)
+
+
+def told_changes(stored: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
+    """`seed was 0, now 7`: how a configuration differs from one that was stored as JSON."""
     config = json.loads(json.dumps(config))  # tuples become lists, as in the file
     return sorted(
         f"{name} was {before!r}, now {after!r}"
-        for name, before, after in _changes(_stored_config(path), config)
+        for name, before, after in _changes(stored, config)
         if name not in _FREE
     )
 
 
 def _stored_config(path: Path) -> dict[str, Any]:
     """The configuration of a run, with the defaults of settings that it did not know yet."""
-    stored = read_json(path, remedy="use another --workdir")
+    keys = {f"{name}?": dict for name in GROUPS} | {"study": str, "stage": str}
+    stored = read_json(path, remedy="use another --workdir", keys=keys)
     for name, group in GROUPS.items():
         defaults = {
             field.name: field.default
@@ -61,6 +68,13 @@ def _stored_config(path: Path) -> dict[str, Any]:
     # A setting of earlier versions, whose default is how it is done now.
     if stored["train"].get("steps_per_call") == 1:
         del stored["train"]["steps_per_call"]
+    # Before these could be chosen, distance maps had all their peaks, and a head stood after ISL
+    # networks alone, whatever `model.head` said.
+    if "distance_peaks" not in stored["target"]:
+        stored["target"]["distance_peaks"] = "all"
+        carries_head = (stored["study"], stored["stage"]) == ("cell", "segment")
+        if not (carries_head and stored["init"]["kind"] == ISL):
+            stored["model"]["head"] = "none"
     return {"profile": "", "writers": ""} | stored
 
 

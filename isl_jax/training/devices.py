@@ -3,8 +3,10 @@
 And where the crops live during a training: on the host, a batch at a time, or on the device.
 """
 
+import collections
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -82,18 +84,31 @@ def check_batch_size(batch_size: int, mesh: Mesh) -> None:
         )
 
 
-def in_any_process(flag: bool) -> bool:
-    """Whether `flag` holds in any process; every process must ask at the same step."""
+def check_devices(mesh: Mesh) -> None:
+    """Raise ValueError unless every process has the same number of devices."""
+    counts = collections.Counter(device.process_index for device in mesh.devices.flat)
+    if len(set(counts.values())) > 1:
+        told = ", ".join(f"process {index} {count}" for index, count in sorted(counts.items()))
+        raise ValueError(
+            f"the processes have different numbers of devices ({told}), but load equal parts of "
+            "a batch: give each as many"
+        )
+
+
+def in_any_process(*flags: bool) -> tuple[bool, ...]:
+    """Whether each flag holds in any process; every process must ask at the same step."""
     if jax.process_count() == 1:
-        return flag
-    return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
+        return flags
+    gathered = multihost_utils.process_allgather(np.asarray(flags))
+    return tuple(np.any(gathered, axis=0).tolist())
 
 
 def fits_on_device(num_bytes: int, *, placement: str = "auto", limit_bytes: int = 0) -> bool:
     """Whether a set of crops of `num_bytes` is to be held by the device.
 
     `host` and `device` decide by themselves; `auto` compares with `limit_bytes` or, if that is 0,
-    with a quarter of the free device memory (256 MiB where the device does not tell).
+    with a quarter of the free device memory (256 MiB where the device does not tell). Of several
+    processes, which must all ask, each gets the same answer: no, if one of them has no room.
     """
     if placement not in PLACEMENTS:
         raise ValueError(f"data.placement={placement!r}: choose one of {', '.join(PLACEMENTS)}")
@@ -105,7 +120,27 @@ def fits_on_device(num_bytes: int, *, placement: str = "auto", limit_bytes: int 
         if "bytes_limit" in statistics:
             free = statistics["bytes_limit"] - statistics["bytes_in_use"]
             limit_bytes = int(free * _SHARE_OF_FREE_MEMORY)
-    return num_bytes <= limit_bytes
+    (is_short,) = in_any_process(num_bytes > limit_bytes)
+    return not is_short
+
+
+def loading_threads(num_workers: int) -> int:
+    """Threads that load batches: `num_workers`, or for −1 as many as suit the device.
+
+    Where an accelerator steps, the main thread must not load: four a device, since two load 700
+    crops of 512² a second (docs/performance.md) and an H100 takes up to 1000; within 2..8 and the
+    cores. Where the cores step themselves, none. Raises ValueError below −1.
+    """
+    if num_workers < -1:
+        raise ValueError(f"data.num_workers={num_workers}: choose 0 or more, or -1 for auto")
+    if num_workers >= 0:
+        return num_workers
+    if jax.default_backend() == "cpu":
+        return 0
+    # The cores that this process may use; not every system tells.
+    asked = getattr(os, "sched_getaffinity", None)
+    cores = len(asked(0)) if asked else os.cpu_count() or 1
+    return max(2, min(4 * jax.local_device_count(), cores - 1, 8))
 
 
 class BatchIterator(Protocol):

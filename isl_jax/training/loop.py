@@ -10,17 +10,18 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from isl_jax.files import explained
 from isl_jax.task import Task
+from isl_jax.training.alpha import initial_ratio
 from isl_jax.training.checkpoint import Checkpoints
 from isl_jax.training.devices import (
     HostBatch,
     TrainingData,
     batch_placer,
     check_batch_size,
+    check_devices,
     data_mesh,
     in_any_process,
     replicate,
@@ -47,7 +48,9 @@ SaveModel = Callable[[Variables, dict[str, Any]], None]
 
 def check_training(settings: TrainSettings, variables: Variables) -> None:
     """Raise ValueError for settings that do not fit the devices or the network; write nothing."""
-    check_batch_size(settings.batch_size, data_mesh())
+    mesh = data_mesh()
+    check_devices(mesh)
+    check_batch_size(settings.batch_size, mesh)
     check_rates(settings, variables["params"])
     assert settings.num_steps, "the length depends on the crops: see TrainSettings.with_length"
 
@@ -134,16 +137,13 @@ class _Training:
             return 1.0
         if self.loss.alpha != "auto":
             return float(self.loss.alpha)
-        position = self.batches.get_state()
-        # The training step itself on copies that are thrown away: a step that only measures would
-        # have to be compiled for these few batches.
-        parts = []
-        for _ in range(self.loss.alpha_batches):
-            copied, batch = jax.tree.map(jnp.copy, state), self.place(next(self.batches))
+
+        def measured(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
             with self.progress.compiling(self.train_step):
-                parts.append(self.train_step(copied, batch)[1])
-        self.batches.set_state(position)  # measuring must not change what the run trains on
-        return float(sum(p["mse"] for p in parts) / sum(p["bce"] for p in parts))
+                return self.train_step(state, batch)
+
+        count = self.loss.alpha_batches
+        return initial_ratio(measured, state, self.batches, self.place, num_batches=count)
 
     def run(self, checkpoints: Checkpoints, stop: StopRequest, save_model: SaveModel) -> None:
         """Take steps until the budget is spent or nothing is learnt any more."""
@@ -156,7 +156,7 @@ class _Training:
             is_last = self.step == num_steps
             validates = self.step % settings.validate_every == 0 or is_last
             overdue = 0 < settings.checkpoint_minutes <= (time.monotonic() - saved_at) / 60
-            stops, overdue = self._agree(stop.requested), self._agree(overdue)
+            stops, overdue = self._agree(stop.requested, overdue)
             saves = self.step % settings.checkpoint_every == 0 or overdue or is_last or stops
             if (validates and self.validation is not None) or saves:
                 self._settle()  # nothing that is not finite gets validated or saved
@@ -193,10 +193,10 @@ class _Training:
             with explained(self.workdir / "model"):
                 save_model(kept, summary)
 
-    def _agree(self, flag: bool) -> bool:
+    def _agree(self, *flags: bool) -> tuple[bool, ...]:
         """What all processes do together: they ask each other now and then, one need not."""
         asks = jax.process_count() == 1 or self.step % self.settings.log_every == 0
-        return asks and in_any_process(flag)
+        return in_any_process(*flags) if asks else (False,) * len(flags)
 
     def _dispatch(self) -> None:
         """Start the next step, and look at the metrics of the one before."""

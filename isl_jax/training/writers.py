@@ -43,7 +43,11 @@ class JsonLines:
     def __init__(self, workdir: Path, *, start_step: int) -> None:
         self._path = workdir / "metrics.jsonl"
         if self._path.exists():
-            before = [line for line in read_json_lines(self._path) if line["step"] <= start_step]
+            before = [
+                line
+                for line in read_json_lines(self._path, {"step": int})
+                if line["step"] <= start_step
+            ]
             write_json_lines(self._path, before)
         self._file = self._path.open("a", buffering=1)
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from isl_jax.data.batches import CropSource, load_crop, training_batches
 from isl_jax.data.crops import Crop, CropPlan, FreshCrops, fixed_crops
-from isl_jax.data.normalisation import StainScale
+from isl_jax.data.stain import StainScale
 from isl_jax.data.store import FIELDS_DIR, INPUTS, STAIN, Dataset, Field
 from isl_jax.task import Kind, Task
 

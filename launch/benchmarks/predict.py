@@ -22,13 +22,14 @@ from isl_jax.data.binning import bin_average
 from isl_jax.inference.info import ModelInfo, NetworkInfo, PostProcessing
 from isl_jax.inference.job import Job, Stopwatch
 from isl_jax.inference.model import Model, load_model
+from isl_jax.inference.opening import Source, roles_of
 from isl_jax.inference.pipeline import predict_all
-from isl_jax.inference.sources import Source, find_sources, roles_of
+from isl_jax.inference.sources import find_sources
 from isl_jax.launch.benchmarks.instances import cells, chain
 from isl_jax.models.heads import build_network
 from isl_jax.models.variables import init_variables
 from isl_jax.outputs.rasters import write_labels
-from isl_jax.outputs.writers import write_outputs
+from isl_jax.outputs.writers import files_of_image, write_outputs
 from isl_jax.task import Kind, Task
 
 _SIZE = 2160
@@ -91,7 +92,7 @@ def _write_fields(folder: Path, model: Model) -> list[Source]:
         planes = np.stack([_field(index)] * len(model.info.channels))
         path = folder / "raw" / f"f{index}.tif"
         tifffile.imwrite(path, planes, photometric="minisblack", compression="zlib")
-    return find_sources([str(folder / "raw")], roles_of(("a", "b", "c")))[0]
+    return find_sources([str(folder / "raw")], roles_of(("a", "b", "c"))).images
 
 
 def _field(index: int) -> np.ndarray:
@@ -108,7 +109,8 @@ def _field(index: int) -> np.ndarray:
 
 def _job(folder: Path, model: Model) -> Job:
     write = functools.partial(write_outputs, folder, model.info, ("labels",))
-    job = Job(folder, model.info, ("labels",), "benchmark", write)
+    files = functools.partial(files_of_image, model.info, ("labels",))
+    job = Job(folder, model.info, ("labels",), "benchmark", write, files)
     job.prepare()
     return job
 

@@ -9,7 +9,8 @@ from isl_jax.configs import base, brightfield, cell, demo, hela, nucleus
     ("argument", "told"),
     [
         ("pretrane", "pretrain, segment"),
-        ("segment,inits=isl", "init, n, stage"),
+        ("segment,inits=isl", "init, n, preset, stage"),
+        ("segment,preset=old", "default, paper"),
         ("segment,init=magic", "random, imagenet, isl"),
         ("segment,n=0", "1 or more"),
         ("segment,n=few", "1 or more"),

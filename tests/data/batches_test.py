@@ -134,10 +134,11 @@ def test_the_order_alone_picks_the_crops_of_the_batches(dataset, crops, shard):
 
 
 @pytest.mark.parametrize("scale", ["normalised", "pixels"])
+@pytest.mark.parametrize("peaks", ["single", "all"])
 @pytest.mark.parametrize("name", ["a", "b", "d"])
-def test_distance_of_a_crop_is_cut_from_the_whole_fields_map(dataset, name, scale):
-    whole = distance_map(np.asarray(dataset.labels(name)), scale=scale)
-    task = Task(Kind.INSTANCES, distance_scale=scale, distance_unit=2)
+def test_distance_of_a_crop_is_cut_from_the_whole_fields_map(dataset, name, scale, peaks):
+    whole = distance_map(np.asarray(dataset.labels(name)), scale, peaks)
+    task = Task(Kind.INSTANCES, distance_scale=scale, distance_unit=2, distance_peaks=peaks)
     drawn, _ = fixed_crops(dataset, [dataset.field(name)], "any", CropPlan(17, 30))
     for crop in drawn:
         sample = load_crop(dataset, crop, task)
@@ -146,12 +147,14 @@ def test_distance_of_a_crop_is_cut_from_the_whole_fields_map(dataset, name, scal
         np.testing.assert_array_equal(sample["target"][..., 1], dataset.labels(name)[window] > 0)
 
 
-def test_image_and_stain_of_a_crop_are_cut_from_the_whole_field(dataset):
+@pytest.mark.parametrize("is_flat", [False, True])
+def test_image_and_stain_of_a_crop_are_cut_from_the_whole_field(dataset, flat_dataset, is_flat):
+    dataset = flat_dataset if is_flat else dataset
     crop = Crop("c", 11, 30, 48)
     sample = load_crop(dataset, crop, STAIN)
     window = np.s_[11:59, 30:78]
     np.testing.assert_array_equal(sample["image"], dataset.standardised("c")[window])
-    scaled = dataset.stain_scale.scale(dataset.stain_image("c")[window])
+    scaled = dataset.field_stain_scale("c").scale(dataset.stain_image("c")[window])
     np.testing.assert_array_equal(sample["target"][..., 0], scaled)
     assert sample["weight"].shape == (48, 48, 1) and sample["weight"].all()
     assert {array.dtype for array in sample.values()} == {np.dtype(np.float32)}

@@ -1,11 +1,13 @@
 """Small raw folders and prepared data sets for the tests of the data room."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 
+from isl_jax.data.normalisation import NORMALISATIONS
 from isl_jax.data.preparation import prepare
 from isl_jax.data.store import Dataset, open_dataset
 from isl_jax.ingest.checked import check_fields, recipe_of
@@ -90,6 +92,18 @@ def write_ome_set(
                     contiguous=False,
                 )  # fmt: skip
     return [folder / name for name in files.values()]
+
+
+@pytest.fixture(scope="session")
+def flat_dataset(dataset, tmp_path_factory) -> Dataset:
+    """The same fields, flat, their stains scaled by the field; d's shows nothing."""
+    root = tmp_path_factory.mktemp("flat")
+    shutil.copytree(dataset.root.parent / "raw", root / "raw")
+    dark = np.random.default_rng(0).integers(100, 110, (40, 72)).astype(np.uint16)
+    tifffile.imwrite(root / "raw" / "d_dapi.tif", dark)
+    split_of = {field.name: field.split for field in dataset.fields}
+    options = {"normalisation": NORMALISATIONS["flat"], "stain_scale": "field"}
+    return prepare_raw(root / "raw", root / "prepared", split_of, **options)
 
 
 @pytest.fixture(scope="session")

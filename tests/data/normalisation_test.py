@@ -1,7 +1,31 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
-from isl_jax.data.normalisation import StainScale, plane_statistics, standardise
+from isl_jax.data.background import BLOCK
+from isl_jax.data.normalisation import (
+    NORMALISATIONS,
+    PAPER,
+    Levels,
+    Normalisation,
+    measure,
+    plane_statistics,
+)
+
+FLAT = NORMALISATIONS["flat"]
+
+
+def scene(height=150, width=203, channels=2, seed=0):
+    """Planes [H, W, C] of blobs on noise, uneven light, and a dark corner."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    image = 20_000 + 5.0 * y + 2.0 * x + rng.normal(0, 200, (channels, height, width))
+    for _ in range(12):
+        row, column = rng.integers(0, (height, width))
+        image += 3000 * ((y - row) ** 2 + (x - column) ** 2 < 60)
+    image[:, :24, :24] = 5000
+    return np.moveaxis(image, 0, -1).astype(np.uint16)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.float32])
@@ -19,57 +43,93 @@ def test_plane_statistics_keep_small_contrast_on_a_large_offset():
     assert plane_statistics(plane) == (60000.5, 0.5)
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.float32, np.float64])
-def test_standardise_follows_its_formula_channel_by_channel(dtype):
+@pytest.mark.parametrize("dtype", ["u1", "u2", ">u2", "i4", "f4", "f8"])
+def test_standardised_follows_its_formula_channel_by_channel(dtype):
     image = (np.random.default_rng(1).random((31, 17, 3)) * 250).astype(dtype)
-    mean, std = [10.0, 125.0, 3.5], [5.0, 70.0, 1e-9]
-    out = standardise(image, mean, std)
-    floor = 1 / np.sqrt(31 * 17)
-    expected = (image.astype(np.float64) - mean) / np.maximum(std, floor)
+    mean, std = np.array([10.0, 125.0, 3.5]), np.array([5.0, 70.0, 1e-3])
+    out = Levels(mean, std).apply(image)
     assert out.dtype == np.float32
-    np.testing.assert_allclose(out, expected, rtol=2e-6, atol=1e-3)
+    np.testing.assert_allclose(out, (image.astype(np.float64) - mean) / std, rtol=2e-6, atol=1e-4)
+    clipped = Levels(mean, std, clip=2.0).apply(image)
+    np.testing.assert_array_equal(clipped, np.clip(out, -2, 2))
 
 
-def test_standardise_uses_the_pixel_count_of_the_whole_field():
-    image = np.ones((4, 4, 1), np.float32)
-    assert standardise(image, [0.0], [0.0], pixels=10_000)[0, 0, 0] == pytest.approx(100)
+def test_the_paper_is_what_it_was_bit_for_bit():
+    image = scene()
+    levels = measure(PAPER, image)
+    gain = (1 / np.maximum(levels.spread, 1 / np.sqrt(image[..., 0].size))).astype(np.float32)
+    before = (image - levels.mean.astype(np.float32)) * gain
+    np.testing.assert_array_equal(levels.apply(image), before)
+    assert Normalisation("standardise", None) == PAPER
 
 
-def test_standardise_keeps_wide_integers_exact():
+@pytest.mark.parametrize("kind", NORMALISATIONS)
+@pytest.mark.parametrize("unit", [1.0, 1e-3, 3e-9, 7e5])
+def test_the_unit_of_an_image_does_not_matter(kind, unit):
+    chosen, image = NORMALISATIONS[kind], scene(96, 96).astype(np.float32)
+    expected = measure(chosen, image).apply(image)
+    scaled = (image * unit).astype(np.float32)
+    np.testing.assert_allclose(measure(chosen, scaled).apply(scaled), expected, atol=2e-3)
+
+
+@pytest.mark.parametrize("kind", NORMALISATIONS)
+@pytest.mark.parametrize("value", [0, 0.1, 7, 60_000, 1e-12])
+def test_constant_planes_become_zero(kind, value):
+    image = np.full((40, 50, 1), value, np.float32)
+    assert not measure(NORMALISATIONS[kind], image).apply(image).any()
+
+
+def test_wide_integers_stay_exact():
     image = np.array([[[2**30], [2**30 + 3]]], np.int32)
-    out = standardise(image, [2.0**30], [1.0])
+    out = Levels(np.array([2.0**30]), np.array([1.0])).apply(image)
     assert out.ravel().tolist() == [0, 3]
 
 
-def test_stain_scale_maps_its_ends_to_0_and_1_and_inverts():
-    scale = StainScale(100, 8100)
-    stain = np.array([[100, 8100, 4100, 60000]], np.uint16)
-    scaled = scale.scale(stain)
-    np.testing.assert_allclose(scaled, [[0, 1, 0.5, 7.4875]], rtol=1e-6)
-    np.testing.assert_allclose(scale.unscale(scaled), stain, rtol=1e-6)
-
-
-def test_dtype_scale_is_the_dtype_maximum_and_refuses_floats():
-    assert StainScale.from_dtype(np.uint16) == StainScale(0, 65535)
-    with pytest.raises(ValueError, match="float32 stain has no dtype maximum"):
-        StainScale.from_dtype(np.float32)
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_percentiles_are_exact_over_all_integer_planes(dtype):
+@pytest.mark.parametrize("kind", NORMALISATIONS)
+@pytest.mark.parametrize("dtype", [np.uint16, np.float64])
+def test_windows_are_the_whole_bit_by_bit(kind, dtype):
+    image = scene().astype(dtype)
+    levels = measure(NORMALISATIONS[kind], image)
+    whole = levels.apply(image)
     rng = np.random.default_rng(2)
-    planes = [rng.integers(3, 200, (50, k)).astype(dtype) for k in (40, 7, 1)]
-    scale = StainScale.from_percentiles(iter(planes))
-    together = np.concatenate([plane.ravel() for plane in planes])
-    assert (scale.low, scale.high) == pytest.approx(np.percentile(together, (0.1, 99.9)))
+    for _ in range(30):
+        top, left = rng.integers(0, (image.shape[0] - 1, image.shape[1] - 1))
+        height, width = rng.integers(1, (image.shape[0] - top + 1, image.shape[1] - left + 1))
+        window = np.s_[top : top + height, left : left + width]
+        out = levels.apply(image[window], top=int(top), left=int(left))
+        np.testing.assert_array_equal(out, whole[window])
 
 
-def test_percentiles_of_float_planes():
-    plane = np.random.default_rng(3).normal(size=(200, 200)).astype(np.float32)
-    scale = StainScale.from_percentiles([plane])
-    assert (scale.low, scale.high) == pytest.approx(np.percentile(plane, (0.1, 99.9)), rel=1e-5)
+def test_flat_takes_away_uneven_light_and_is_not_led_by_dark_corners():
+    image = scene(640, 640, channels=1, seed=3)
+    out = measure(FLAT, image).apply(image)[..., 0]
+    assert np.abs(out).max() == FLAT.clip and (out[:20, :20] == -4).all()
+    standardised = measure(PAPER, image).apply(image)[..., 0]
+    for values, is_even in ((out, True), (standardised, False)):
+        inner = values[128:-128, 128:-128]
+        assert (abs(np.median(inner[:100]) - np.median(inner[-100:])) < 0.3) == is_even
 
 
-def test_a_constant_stain_has_no_scale():
-    with pytest.raises(ValueError, match="constant over the training fields"):
-        StainScale.from_percentiles([np.full((8, 8), 7, np.uint16)])
+@pytest.mark.parametrize("shape", [(1, 1), (5, 40), (BLOCK, BLOCK), (BLOCK + 1, 2 * BLOCK)])
+def test_images_of_any_size_can_be_flat(shape):
+    image = np.random.default_rng(0).integers(0, 99, (*shape, 2)).astype(np.uint8)
+    out = measure(FLAT, image).apply(image)
+    assert out.shape == image.shape and np.isfinite(out).all()
+
+
+def test_one_plane_repeated_is_the_same_three_times():
+    image = scene(channels=1)
+    levels = measure(FLAT, image)
+    three = levels.repeated(3).apply(np.repeat(image, 3, axis=-1))
+    for channel in range(3):
+        np.testing.assert_array_equal(three[..., channel], levels.apply(image)[..., 0])
+
+
+def test_a_normalisation_is_stored_as_a_table_and_older_ones_are_the_papers():
+    for chosen in NORMALISATIONS.values():
+        assert Normalisation.from_json(dataclasses.asdict(chosen)) == chosen
+    for older in (None, "each plane: (x - mean) / max(std, 1/sqrt(pixels))"):
+        assert Normalisation.from_json(older) == PAPER
+    for bad in ({"kind": "round"}, {"kind": "flat", "clip": 0}, {"kind": "flat", "clip": np.nan}):
+        with pytest.raises(ValueError, match="normalisation"):
+            Normalisation.from_json(bad)

@@ -9,6 +9,7 @@ from imagecodecs import png_encode
 
 from isl_jax.data import preparation
 from isl_jax.data.binning import bin_average, bin_labels
+from isl_jax.data.recipe import Recipe
 from isl_jax.data.store import open_dataset
 from isl_jax.ingest.checked import CheckedField, check_fields, recipe_of
 from isl_jax.ingest.discovery import match_files
@@ -38,6 +39,12 @@ def numbers(shape, seed=0, dtype=np.uint16):
     return np.random.default_rng(seed).integers(0, 250, shape).astype(dtype)
 
 
+def cells(shape):
+    """Labels of one piece each."""
+    y, x = np.indices(shape)
+    return (y // 5 * 8 + x // 7 + 1).astype(np.uint16) * (y % 5 > 0)
+
+
 def test_data_set_1_from_its_file_names(tmp_path):
     brightfield, phase, dapi = (
         numbers((4, 30, 32)),
@@ -48,7 +55,7 @@ def test_data_set_1_from_its_file_names(tmp_path):
     raw.mkdir()
     for name, stack in (("ch5", brightfield), ("ch1", phase), ("ch4", dapi)):
         tifffile.imwrite(raw / f"r01c01f01_{name}.tiff", stack, photometric="minisblack")
-    masks = numbers((30, 32), 3)
+    masks = cells((30, 32))
     (raw / "r01c01f01_cellpose.png").write_bytes(png_encode(masks))
     dataset = prepared(raw, PRESETS["dataset1"], tmp_path / "out")
     inputs = dataset.inputs("r01c01f01")
@@ -61,7 +68,7 @@ def test_data_set_1_from_its_file_names(tmp_path):
 
 
 def test_data_set_2_from_its_file_names(tmp_path):
-    dic, cellmask, masks = numbers((6, 30, 32)), numbers((9, 30, 32), 1), numbers((30, 32), 2)
+    dic, cellmask, masks = numbers((6, 30, 32)), numbers((9, 30, 32), 1), cells((30, 32))
     raw = tmp_path / "raw"
     raw.mkdir()
     for name, stack in (("w5DIC-oil-40x", dic), ("w4Cy5", cellmask), ("w3Hoechst", dic)):
@@ -80,7 +87,7 @@ def test_cellpose_folder_with_tiff_png_and_seg_masks(tmp_path):
     images = {name: numbers((20, 21), k) for k, name in enumerate("abc")}
     for name, image in images.items():
         tifffile.imwrite(raw / f"{name}.tif", image)
-    masks = numbers((20, 21), 9)
+    masks = cells((20, 21))
     tifffile.imwrite(raw / "a_masks.tif", masks)
     (raw / "b_cp_masks.png").write_bytes(png_encode(masks))
     np.save(raw / "c_seg.npy", {"masks": masks, "outlines": masks}, allow_pickle=True)
@@ -91,11 +98,11 @@ def test_cellpose_folder_with_tiff_png_and_seg_masks(tmp_path):
 
 
 def test_stardist_folder(tmp_path):
-    for name, seed in (("images", 0), ("masks", 1)):
+    for name, image in (("images", numbers((20, 21))), ("masks", cells((20, 21)))):
         (tmp_path / "train" / name).mkdir(parents=True)
-        tifffile.imwrite(tmp_path / "train" / name / "x.tif", numbers((20, 21), seed))
+        tifffile.imwrite(tmp_path / "train" / name / "x.tif", image)
     dataset = prepared(tmp_path, PRESETS["stardist"], tmp_path / "out")
-    np.testing.assert_array_equal(dataset.labels("train x"), numbers((20, 21), 1))
+    np.testing.assert_array_equal(dataset.labels("train x"), cells((20, 21)))
 
 
 def test_channels_inside_a_file_by_name_or_number(tmp_path):
@@ -119,7 +126,7 @@ def test_an_ome_tiff_of_several_files_is_one_field(tmp_path):
     raw.mkdir()
     image = numbers((2, 3, 20, 21))
     files = write_ome_set(raw, image, ["BF", "DAPI"])
-    tifffile.imwrite(raw / "x_masks.tif", numbers((20, 21), 9))
+    tifffile.imwrite(raw / "x_masks.tif", cells((20, 21)))
     pattern = r"(?P<field>[^_]+)_(?:C\d\.ome|(?P<channel>masks))\.tif"
     layout = layout_from_options(
         {"pattern": pattern, "inputs": "BF", "stain": "DAPI:max", "labels": "masks"}
@@ -292,7 +299,7 @@ def test_fields_may_come_from_anywhere(tmp_path):
         def load(self):
             return numbers((9, 8, 2)), None, numbers((9, 8), dtype=np.int32)
 
-    recipe = preparation.Recipe("cell", None, binning=2)
+    recipe = Recipe("cell", None, binning=2)
     root = preparation.prepare([Drawn("x")], {"x": "train"}, tmp_path / "out", recipe)
     dataset = open_dataset(root)
     assert (dataset.pixel_size, dataset.inputs("x").shape, dataset.stain) == (1.0, (4, 4, 2), None)

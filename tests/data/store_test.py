@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from isl_jax.data.normalisation import StainScale, standardise
+from isl_jax.data.normalisation import NORMALISATIONS, PAPER, Levels, measure
+from isl_jax.data.stain import StainScale
 from isl_jax.data.store import Dataset, Field, annotated_subset, open_dataset
 
 
@@ -34,9 +35,31 @@ def test_standardised_uses_each_planes_own_statistics(dataset):
     out = dataset.standardised("a")
     inputs = np.asarray(dataset.inputs("a"))
     flat = inputs.reshape(-1, 3)
-    np.testing.assert_allclose(out, standardise(inputs, flat.mean(0), flat.std(0)), atol=1e-4)
+    np.testing.assert_allclose(out, Levels(flat.mean(0), flat.std(0)).apply(inputs), atol=1e-4)
     np.testing.assert_allclose(out.mean((0, 1)), 0, atol=1e-5)
     np.testing.assert_allclose(out.std((0, 1)), 1, atol=1e-5)
+
+
+def test_any_field_can_be_had_by_another_normalisation(dataset, flat_dataset):
+    assert (dataset.normalisation, flat_dataset.normalisation.kind) == (PAPER, "flat")
+    for normalisation in NORMALISATIONS.values():
+        inputs = np.asarray(dataset.inputs("a"))
+        expected = measure(normalisation, inputs).apply(inputs)
+        for one in (dataset, flat_dataset):
+            np.testing.assert_array_equal(one.standardised("a", normalisation), expected)
+    np.testing.assert_array_equal(
+        flat_dataset.standardised("a"), dataset.standardised("a", flat_dataset.normalisation)
+    )
+
+
+def test_stains_are_scaled_by_the_field_where_the_data_set_says_so(dataset, flat_dataset):
+    assert dataset.field_stain_scale("a") == dataset.stain_scale
+    assert flat_dataset.stain_scale == StainScale(0, 1, "field")
+    for name in "ab":
+        scale = flat_dataset.field_stain_scale(name)
+        assert scale == StainScale.from_field(flat_dataset.stain_image(name))
+    assert (dataset.without_signal, flat_dataset.without_signal) == ((), ("d",))
+    assert not flat_dataset.field_stain_scale("d").scale(flat_dataset.stain_image("d")).any()
 
 
 def test_description_of_the_data_set(dataset):
@@ -76,13 +99,33 @@ def test_annotated_subsets_are_nested_and_drawn_from_the_training_fields(dataset
             annotated_subset(dataset, n, 0)
 
 
-def test_unusable_folders_are_refused_in_one_line(dataset, tmp_path):
+def test_without_labels_the_remedy_is_named(dataset):
+    fields = tuple(replace(field, has_labels=False) for field in dataset.fields)
+    with pytest.raises(ValueError, match=r"no training field has labels .* isl-prepare --labels="):
+        annotated_subset(replace(dataset, fields=fields), 1, 0)
+
+
+def test_data_sets_of_before_are_the_papers(dataset, tmp_path):
+    copy = shutil.copytree(dataset.root, tmp_path / "copy")
+    description = json.loads((copy / "dataset.json").read_text())
+    del description["normalisation"], description["stain_scale"]["rule"]
+    description["schema"] = 1
+    (copy / "dataset.json").write_text(json.dumps(description))
+    older = open_dataset(copy)
+    assert replace(older, root=dataset.root) == dataset
+
+
+def test_unusable_folders_are_refused_in_one_line(dataset, flat_dataset, tmp_path):
     with pytest.raises(
         FileNotFoundError, match=r"absent: no such folder; make it with isl-prepare --out"
     ):
         open_dataset(tmp_path / "absent")
     with pytest.raises(FileNotFoundError, match=r"is not a prepared data set .* with isl-prepare"):
         open_dataset(tmp_path)
+    copy = shutil.copytree(flat_dataset.root, tmp_path / "flat")
+    (copy / "fields" / "a" / "background.npy").unlink()
+    with pytest.raises(FileNotFoundError, match=r"a/background.npy: is missing"):
+        open_dataset(copy)
     copy = shutil.copytree(dataset.root, tmp_path / "copy")
     description = json.loads((copy / "dataset.json").read_text())
     (copy / "fields" / "a" / "inputs.npy").unlink()

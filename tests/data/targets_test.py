@@ -29,10 +29,10 @@ def test_distance_is_that_of_brute_force(labels, repeats):
     if np.all(labels == labels[0, 0]):
         return
     expected = brute_force(labels)
-    pixels = distance_map(labels, scale="pixels")
+    pixels = distance_map(labels, "pixels", "all")
     assert pixels.dtype == np.float32
     np.testing.assert_allclose(pixels, expected, rtol=1e-6)
-    normalised = distance_map(labels)
+    normalised = distance_map(labels, peaks="all")
     assert normalised.dtype == np.float32
     for label in set(labels[labels > 0].tolist()):
         cell = labels == label
@@ -45,7 +45,7 @@ def test_distance_is_that_of_brute_force(labels, repeats):
 def test_touching_cells_bound_each_other_and_the_image_border_does_not():
     labels = np.zeros((7, 10), int)
     labels[:, :5], labels[:, 5:9] = 1, 2
-    rows = distance_map(labels, scale="pixels")
+    rows = distance_map(labels, "pixels", "all")
     np.testing.assert_array_equal(rows, [[5, 4, 3, 2, 1, 1, 2, 2, 1, 0]] * 7)
 
 
@@ -74,7 +74,7 @@ def test_any_integer_dtype_and_sparse_ids(dtype):
 
 def test_sparse_ids_without_any_background():
     labels = np.where(np.indices((6, 6))[0] < 2, 10**9, 2 * 10**9)
-    rows = distance_map(labels, scale="pixels")
+    rows = distance_map(labels, "pixels", "all")
     np.testing.assert_array_equal(rows, np.repeat([[2], [1], [1], [2], [3], [4]], 6, axis=1))
 
 
@@ -85,7 +85,18 @@ def test_cells_of_any_size_are_exact():
     for label in (1, 2):
         expected = distance_transform_edt(labels == label)
         inside = labels == label
-        np.testing.assert_allclose(distance_map(labels, "pixels")[inside], expected[inside])
+        np.testing.assert_allclose(distance_map(labels, "pixels", "all")[inside], expected[inside])
+
+
+def test_the_default_map_is_normalised_and_has_one_peak_a_cell():
+    labels = np.zeros((30, 60), int)
+    labels[5:25, 5:25] = labels[12:18, 25:35] = labels[5:25, 35:55] = 1
+    np.testing.assert_array_equal(
+        distance_map(labels), distance_map(labels, "normalised", "single")
+    )
+    assert (distance_map(labels) < distance_map(labels, peaks="all")).any()
+    with pytest.raises(ValueError, match="peaks are 'two'; expected 'single' or 'all'"):
+        distance_map(labels, peaks="two")  # type: ignore[arg-type]
 
 
 def test_labels_are_left_as_they_are():

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 from safetensors.numpy import load
+from scipy import ndimage
 
-from isl_jax.data.normalisation import StainScale
+from isl_jax.data.normalisation import NORMALISATIONS, PAPER
+from isl_jax.data.stain import StainScale
 from isl_jax.export import export_model
 from isl_jax.export.check import check_equal
 from isl_jax.export.onnx_model import maps_bytes, network_bytes, onnx_bytes, run_onnx
@@ -21,6 +23,7 @@ from isl_jax.export.smp import smp_bytes
 from isl_jax.export.stablehlo import stablehlo_bytes
 from isl_jax.inference.info import ModelInfo, NetworkInfo
 from isl_jax.inference.model import Model
+from isl_jax.inference.tiling import measured
 from isl_jax.models.architecture import encoder_config
 from isl_jax.models.port import expected_shapes, variables_from_torch
 from isl_jax.task import Task
@@ -109,11 +112,13 @@ def test_onnx_maps_are_activated_and_in_units(cell_model, images):
     distance, probability = run_onnx(maps_bytes(cell_model), images)
     np.testing.assert_allclose(distance, 40 * raw[:, :1], rtol=1e-6)
     np.testing.assert_allclose(probability, 1 / (1 + np.exp(-raw[:, 1:])), atol=1e-6)
-    for task, expected in (
-        (SEMANTIC, lambda x: 1 / (1 + np.exp(-3 * (x - 0.5)))),
-        (Task("stain"), lambda x: 100 + 2900 * x),
+    scales = StainScale(100.0, 3000.0), StainScale(0.0, 1.0, "field")
+    for task, scale, expected in (
+        (SEMANTIC, None, lambda x: 1 / (1 + np.exp(-3 * (x - 0.5)))),
+        (Task("stain"), scales[0], lambda x: 100 + 2900 * x),
+        (Task("stain"), scales[1], scales[1].unscale),
     ):
-        model = make_model(task, stain_scale=StainScale(100.0, 3000.0))
+        model = make_model(task, stain_scale=scale)
         (raw,), (found,) = (run_onnx(f(model), images) for f in (network_bytes, maps_bytes))
         np.testing.assert_allclose(found, expected(raw), rtol=1e-4, atol=1e-4)
 
@@ -166,3 +171,28 @@ def test_where_nothing_can_be_written_is_named(cell_model, tmp_path):
         export_model(cell_model, "smp", tmp_path / "none" / "x")
     with pytest.raises(ValueError, match="'keras': choose one of smp"):
         export_model(cell_model, "keras", tmp_path / "x")
+    for link in ("file", "nothing"):
+        (tmp_path / "file").write_text("kept")
+        (tmp_path / "link").unlink(missing_ok=True)
+        (tmp_path / "link").symlink_to(tmp_path / link)
+        with pytest.raises(ValueError, match=r"link: is a link.*--out"):
+            export_model(cell_model, "smp", tmp_path / "link")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link"]
+
+
+@pytest.mark.parametrize("shape", [(200, 333), (128, 128), (17, 40)])
+def test_planes_are_made_flat_inside_the_graph(shape):
+    model = make_model(Task("stain"), normalisation=NORMALISATIONS["flat"])
+    rng = np.random.default_rng(0)
+    raw = ndimage.gaussian_filter(rng.random((3, *shape)), (0, 3, 3)) * 60_000
+    raw[:, :16, :16] = 0
+    raw = raw.astype(np.uint16)
+    standardised = measured(raw, PAPER).apply(np.moveaxis(raw, 0, -1))
+    (found,) = run_onnx(maps_bytes(model), np.moveaxis(standardised, -1, 0)[None])
+    with jax.default_matmul_precision("highest"):
+        expected = model.predict(raw).stain
+        papers = Model(dataclasses.replace(model.info, normalisation=PAPER), model.variables)
+        other = papers.predict(raw).stain
+    largest = np.abs(expected).max()
+    np.testing.assert_allclose(found[0, 0], expected, atol=1e-4 * largest)
+    assert np.abs(other - expected).max() > 1e-2 * largest

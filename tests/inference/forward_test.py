@@ -129,3 +129,16 @@ def test_every_device_takes_its_share(make_model, make_planes):
     one_by_one = np.concatenate([model._maps(image[None]) for image in images])
     np.testing.assert_allclose(model._maps(images), one_by_one, atol=1e-5)
     assert forward._MAX_BATCH * len(jax.local_devices()) >= model._maps.batch_size(shape)
+
+
+def test_a_batch_fills_the_memory_of_an_accelerator_and_no_more(make_model, monkeypatch):
+    model, shape, limit = make_model("semantic"), (128, 96, 3), 100 << 20
+    monkeypatch.setattr(forward, "_device_memory", lambda: limit)
+    monkeypatch.setattr(forward, "_PROBE", 128)
+    size = model._maps.batch_size(shape) // len(jax.local_devices())
+    batch = jax.ShapeDtypeStruct((size, *shape), np.float32)
+    program = model._maps._function.lower(model._maps._variables, batch).compile()
+    memory = program.memory_analysis()
+    needed = memory.temp_size_in_bytes + memory.output_size_in_bytes + 4 * np.prod(batch.shape)
+    # Batches are powers of two, so that at least half of the share is used; the rest is slack.
+    assert 0.2 * limit < needed < 0.7 * limit

@@ -6,12 +6,13 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 from scipy import ndimage
 
-from isl_jax.data.normalisation import StainScale
+from isl_jax.data.stain import StainScale
 from isl_jax.inference import model as inference
 from isl_jax.inference.info import ModelInfo, NetworkInfo, PostProcessing
-from isl_jax.inference.model import Model, load_model, save_model, set_h
+from isl_jax.inference.model import Model, load_model, save_model, set_postprocessing
 from isl_jax.task import Task
 
 SIZE = 64
@@ -102,12 +103,33 @@ def test_cell_predictions_are_labels_in_the_semantic_mask(planes):
     assert without_h.labels is None
 
 
-def test_h_can_be_set_afterwards(tmp_path):
+def test_how_maps_are_read_can_be_set_afterwards(tmp_path):
     save_model(tmp_path, info("distance_and_semantic"), variables(2))
-    set_h(tmp_path, 12.5)
+    set_postprocessing(tmp_path, PostProcessing(h=12.5))
     assert load_model(tmp_path).info == info(
         "distance_and_semantic", postprocessing=PostProcessing(h=12.5)
     )
+
+
+@pytest.mark.parametrize("how", ["shape", "missing", "NaN", "integers", "cut", "names"])
+def test_weights_that_are_not_the_models_are_named_when_loaded(tmp_path, how):
+    save_model(tmp_path, info("distance_and_semantic"), variables(2))
+    file = tmp_path / "weights.safetensors"
+    arrays = load_file(file)
+    name = next(iter(arrays))
+    if how == "cut":
+        file.write_bytes(file.read_bytes()[:-9])
+    else:
+        changed = {
+            "shape": {name: arrays[name][..., :-1]},
+            "NaN": {name: np.full_like(arrays[name], np.nan)},
+            "integers": {name: np.ones(3, np.int32)},
+            "names": {f"{name}/x": arrays[name]},
+        }.get(how, {})
+        kept = {k: v for k, v in arrays.items() if how != "missing" or k != name} | changed
+        save_file({k: np.ascontiguousarray(v) for k, v in kept.items()}, file)
+    with pytest.raises(ValueError, match=r"weights\.safetensors: .*copy the model again"):
+        load_model(tmp_path)
 
 
 def test_model_json_keeps_its_layout(tmp_path):

@@ -1,6 +1,7 @@
 """What a user may point at, and how the channels in it are found."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ import tifffile
 
 from isl_jax.data.binning import bin_average
 from isl_jax.inference.large import Scratch
-from isl_jax.inference.sources import find_sources, roles_of
+from isl_jax.inference.opening import roles_of
+from isl_jax.inference.sources import find_sources, told
 from isl_jax.ingest.layouts import parse_roles
 from isl_jax.ingest.presets import load_layout
 from isl_jax.outputs.zarr import write_zarr
@@ -47,9 +49,9 @@ def test_channel_names_say_where_the_planes_are():
 def test_files_named_after_the_channels_are_put_together(tmp_path, stacks, expected):
     write_fields(tmp_path / "raw", stacks, "w1 f1", "w1 f2")
     for text in (tmp_path / "raw", tmp_path / "raw" / "*.tif"):
-        sources, num_unused = find_sources([str(text)], ROLES)
+        sources, unused = find_sources([str(text)], ROLES)
         assert [source.name for source in sources] == ["w1 f1", "w1 f2"]
-        assert num_unused == 2
+        assert len(unused) == 2
         np.testing.assert_array_equal(planes(sources[1]), expected)
     only, _ = find_sources([str(tmp_path / "raw")], ROLES, exclude="f2")
     assert [source.name for source in only] == ["w1 f1"]
@@ -60,8 +62,8 @@ def test_a_layout_says_which_file_is_what(tmp_path, stacks, expected):
     for path in (tmp_path / "raw").iterdir():
         path.rename(path.with_name(path.name.replace("_", "-")))
     layout = dataclasses.replace(load_layout("folder"), pattern="{field}-{channel}{suffix}")
-    (source,), num_unused = find_sources([str(tmp_path / "raw")], ROLES, layout=layout)
-    assert (source.name, num_unused) == ("a", 1)
+    (source,), unused = find_sources([str(tmp_path / "raw")], ROLES, layout=layout)
+    assert (source.name, len(unused)) == ("a", 1)
     np.testing.assert_array_equal(planes(source), expected)
 
 
@@ -132,6 +134,7 @@ def test_zarr_images_and_plates(tmp_path, stacks):
     (plate / ".zgroup").write_text('{"zarr_format": 2}')
     (plate / ".zattrs").write_text('{"plate": {"wells": [{"path": "A/1"}]}}')
     (plate / "A" / "1").mkdir(parents=True)
+    (plate / "A" / "1" / ".zgroup").write_text('{"zarr_format": 2}')
     (plate / "A" / "1" / ".zattrs").write_text('{"well": {"images": [{"path": "0"}]}}')
     write_zarr(plate / "A" / "1" / "0", labels, image, ("a", "b", "c"), name="cells")
     (source,), _ = find_sources([str(plate)], parse_roles("c,a"))
@@ -154,6 +157,64 @@ def test_lists_folders_and_names_that_clash(tmp_path, stacks):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="no image"):
         find_sources([str(tmp_path / "empty")], ROLES)
+
+
+def test_exclude_is_searched_in_the_name_as_told_before_a_file_is_opened(tmp_path, stacks):
+    for day in ("d1", "d2"):
+        (tmp_path / "raw" / day).mkdir(parents=True)
+        tifffile.imwrite(tmp_path / "raw" / day / "x.tif", stacks["bf"][0])
+        (tmp_path / "raw" / day / "bad.ome.tif").write_bytes(b"no image")
+    (tmp_path / "raw" / "d2" / "worse.ome.tif").write_bytes(b"no image")
+    roles = parse_roles("bf")
+
+    def names(exclude):
+        return [
+            s.name for s in find_sources([str(tmp_path / "raw")], roles, exclude=exclude).images
+        ]
+
+    assert names(None) == ["d1_bad", "d1_x", "d2_bad", "d2_worse", "d2_x"]
+    assert names("^d2_|bad$") == ["d1_x"]
+    for exclude, told_ in ((".", "leaves none of 5 images"), ("(", "not a regular expression")):
+        with pytest.raises(ValueError, match=told_):
+            names(exclude)
+
+
+def test_fields_of_one_name_in_many_folders(tmp_path, stacks):
+    for day in ("d1", "d2"):
+        write_fields(tmp_path / day, stacks, "x")
+        (tmp_path / day / "raw").mkdir()
+        write_fields(tmp_path / day / "raw", stacks, "x")
+    found = find_sources([str(tmp_path)], ROLES)
+    assert [s.name for s in found.images] == ["d1_raw_x", "d1_x", "d2_raw_x", "d2_x"]
+    twice = tmp_path / "d1" / "x_bf.png"
+    twice.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"x_bf\.(png|tif) and .*x_bf\.(png|tif) are both 'bf'"):
+        find_sources([str(tmp_path)], ROLES)
+
+
+def test_images_of_a_plate_go_by_their_place(tmp_path):
+    plate = tmp_path / "p.zarr"
+    (plate / "A" / "1").mkdir(parents=True)
+    wells = {"plate": {"wells": [{"path": "A/1"}]}}
+    images = {"well": {"images": [{"path": "0"}, {"path": "1"}]}}
+    for folder, attributes in ((plate, wells), (plate / "A" / "1", images)):
+        (folder / ".zgroup").write_text('{"zarr_format": 2}')
+        (folder / ".zattrs").write_text(json.dumps(attributes))
+    found = find_sources([str(plate)], parse_roles("bf"), exclude="A_1_1")
+    assert [source.name for source in found.images] == ["p_A_1_0"]
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".ome.tif", ".OME.TIFF"])
+def test_names_of_channels_end_where_the_suffix_begins(tmp_path, stacks, suffix):
+    (tmp_path / "raw").mkdir()
+    for field in ("a", "b"):
+        for channel in ("phase", "dapi", "masks"):
+            tifffile.imwrite(tmp_path / "raw" / f"{field}_{channel}{suffix}", stacks["bf"][0])
+    found = find_sources([str(tmp_path / "raw")], parse_roles("phase"))
+    assert [source.name for source in found.images] == ["a", "b"]
+    assert told(found.unused).startswith("; 4 other files are not used (a_dapi")
+    assert told(found.unused[:1]) == f"; 1 other file is not used (a_dapi{suffix})"
+    assert told([]) == ""
 
 
 @pytest.mark.parametrize("compression", [None, "zlib"])

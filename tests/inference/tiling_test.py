@@ -5,8 +5,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isl_jax.data.normalisation import plane_statistics
-from isl_jax.inference.tiling import blend_row, blend_rows, cut, plan, plan_axis, statistics
+from isl_jax.data.normalisation import NORMALISATIONS, measure, plane_statistics
+from isl_jax.inference.tiling import (
+    StandardisedImage,
+    blend_row,
+    blend_rows,
+    cut,
+    fill_up,
+    measured,
+    plan,
+    plan_axis,
+    statistics,
+)
 
 
 @given(
@@ -57,10 +67,40 @@ def test_tiles_that_disagree_fade_into_each_other():
 def test_small_images_are_reflected_to_the_grid(height, width):
     image = np.arange(height * width).reshape(1, height, width)
     ((tile,),) = plan(height, width)
-    pixels = cut(image, tile)
-    assert pixels.shape[1] % 32 == 0 and pixels.shape[2] % 32 == 0
-    np.testing.assert_array_equal(pixels[:, :height, :width], image)
+    pixels = fill_up(np.moveaxis(cut(image, tile), 0, -1), tile)
+    assert pixels.shape[0] % 32 == 0 and pixels.shape[1] % 32 == 0
+    np.testing.assert_array_equal(pixels[:height, :width, 0], image[0])
     np.testing.assert_array_equal(np.unique(pixels), np.unique(image))
+
+
+@pytest.mark.parametrize("kind", NORMALISATIONS)
+def test_tiles_are_normalised_as_the_whole_bit_by_bit(kind, make_planes):
+    image = make_planes(300, 210)
+    levels = measured(image, NORMALISATIONS[kind])
+    whole = levels.apply(np.moveaxis(image, 0, -1))
+    normalised = StandardisedImage(image, levels)
+    for row in plan(300, 210, tile=128, halo=16, blend=16):
+        for tile in row:
+            pixels = normalised.tile(tile)
+            top, left = tile.rows.start, tile.columns.start
+            inside = whole[top : top + 128, left : left + 128]
+            height, width, _ = inside.shape
+            assert pixels.shape == (128, 128, 3)
+            np.testing.assert_array_equal(pixels[:height, :width], inside)
+            np.testing.assert_array_equal(pixels, fill_up(inside, tile))
+
+
+@pytest.mark.parametrize("kind", NORMALISATIONS)
+def test_levels_in_bands_are_those_of_a_prepared_field(kind, make_planes, monkeypatch):
+    image = make_planes(150, 210)
+    expected = measure(NORMALISATIONS[kind], np.moveaxis(image, 0, -1))
+    monkeypatch.setattr("isl_jax.data.normalisation._BAND_PIXELS", 5000)
+    monkeypatch.setattr("isl_jax.inference.tiling._BAND_PIXELS", 5000)
+    levels = measured(image, NORMALISATIONS[kind])
+    np.testing.assert_allclose(levels.spread, expected.spread, rtol=1e-12)
+    if kind == "flat":
+        assert levels.background is not None and expected.background is not None
+        np.testing.assert_array_equal(levels.background.grid, expected.background.grid)
 
 
 @pytest.mark.parametrize("tile", [100, 512])

@@ -93,10 +93,11 @@ def also_as_png(raw: Path) -> None:
 
 GREY = np.arange(2000, dtype=np.uint16).reshape(40, 50)
 STACK = np.stack([GREY, GREY + 1])
+COLOUR = np.stack([GREY % 250, GREY % 251, GREY % 7], -1).astype(np.uint8)
 
 # name: (what is wrong, options, what the message tells)
 CASES: dict[str, tuple[Callable[[Path], object], dict, list[str]]] = {
-    "no folder": (shutil.rmtree, {}, ["raw", "no such folder", "--source"]),
+    "no folder": (shutil.rmtree, {}, ["raw", "no such folder", "raw files"]),
     "empty folder": (
         lambda raw: [file.unlink() for file in raw.iterdir()],
         {},
@@ -118,9 +119,9 @@ CASES: dict[str, tuple[Callable[[Path], object], dict, list[str]]] = {
         ["b_phase.png", "not a PNG"],
     ),
     "RGB image": (
-        rewrite("b_phase.tif", np.zeros((40, 50, 3), np.uint8), photometric="rgb"),
+        rewrite("b_phase.tif", COLOUR, photometric="rgb"),
         {},
-        ["b_phase.tif", "colour", "expected grey", "--inputs=NAME:rgb"],
+        ["b_phase.tif", "colour", "expected grey", "NAME:rgb"],
     ),
     "colours of a grey image": (
         lambda raw: None,
@@ -128,12 +129,12 @@ CASES: dict[str, tuple[Callable[[Path], object], dict, list[str]]] = {
         ["a_phase.tif", "is a grey image, but phase:rgb"],
     ),
     "RGB image by number": (
-        lambda raw: [
-            tifffile.imwrite(path, np.zeros((40, 50, 3), np.uint8), photometric="rgb")
-            for path in raw.glob("*.tif")
-        ],
+        lambda raw: (
+            [tifffile.imwrite(path, COLOUR, photometric="rgb") for path in raw.glob("*_[bdp]*.tif")]
+            + [path.unlink() for path in raw.glob("*_masks.tif")]
+        ),
         {"preset": "cellpose"},
-        ["a_bright.tif", "colour", "--inputs=R,G,B"],
+        ["a_bright.tif", "colour", "R,G,B"],
     ),
     "stain in colour": (
         lambda raw: [
@@ -146,10 +147,10 @@ CASES: dict[str, tuple[Callable[[Path], object], dict, list[str]]] = {
     "RGB labels": (
         lambda raw: [
             (raw / "b_masks.tif").unlink(),
-            (raw / "b_masks.png").write_bytes(png_encode(np.zeros((40, 50, 3), np.uint8))),
+            (raw / "b_masks.png").write_bytes(png_encode(COLOUR)),
         ],
         {},
-        ["b_masks.png", "colour", "expected grey"],
+        ["b_masks.png", "labels are a colour image", "save the ids"],
     ),
     "NaN": (with_value("b_phase.tif", np.nan), {}, ["b_phase.tif", "1 pixels", "NaN", "--exclude"]),
     "infinity": (with_value("b_dapi.tif", np.inf), {}, ["b_dapi.tif", "infinite"]),
@@ -182,12 +183,12 @@ CASES: dict[str, tuple[Callable[[Path], object], dict, list[str]]] = {
     "stain stack unreduced": (
         rewrite("a_dapi.tif", STACK, photometric="minisblack"),
         {},
-        ["a_dapi.tif", "several planes", "--stain=dapi:max"],
+        ["a_dapi.tif", "several planes", "dapi:max"],
     ),
     "time series": (
         rewrite("b_phase.tif", np.stack([STACK] * 3), imagej=True, metadata={"axes": "TZYX"}),
         {},
-        ["b_phase.tif", "2 stack axes", "3 T × 2 Z"],
+        ["b_phase.tif", "has 3 time points, expected one"],
     ),
     "several channels in one file": (
         rewrite("b_phase.tif", STACK, imagej=True, metadata={"axes": "CYX"}),
@@ -201,9 +202,9 @@ CASES: dict[str, tuple[Callable[[Path], object], dict, list[str]]] = {
     ),
     "labels of another size": (rewrite("b_masks.tif", GREY[:, :25]), {}, ["b_masks.tif", "40×25"]),
     "labels not integers": (
-        rewrite("b_masks.tif", GREY.astype(np.float32)),
+        rewrite("b_masks.tif", GREY.astype(np.float32) + 0.5),
         {},
-        ["b_masks.tif", "float32", "expected integers"],
+        ["b_masks.tif", "float32", "no whole numbers"],
     ),
     "negative labels": (
         rewrite("b_masks.tif", GREY.astype(np.int16) - 5),

@@ -193,3 +193,12 @@ def test_registered_sets_are_exact_and_say_whose_they_are(name):
         assert not Path(file.path).is_absolute() and ".." not in Path(file.path).parts
     for subset in entry.subsets:
         assert 0 < len(entry.select(subset)) < len(entry.files)
+
+
+@pytest.mark.parametrize("name", ["../x.png", "/x.png", "a//x.png", "a/./x.png", "a\\..\\x.png"])
+def test_a_registry_names_no_files_outside_its_folder(tmp_path, name):
+    entry = dict.fromkeys(("title", "repository", "revision", "licence", "citation"), "x")
+    files = {name: {"sha256": "0" * 64, "bytes": 1}}
+    (tmp_path / "r.json").write_text(json.dumps({"s": {**entry, "subsets": {}, "files": files}}))
+    with pytest.raises(ValueError, match="no path below a folder"):
+        load_registry(tmp_path / "r.json")

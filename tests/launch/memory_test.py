@@ -4,10 +4,12 @@ import os
 import platform
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
-from isl_jax.launch.memory import keep_freed_memory
+from isl_jax.launch import memory
+from isl_jax.launch.memory import computes_on_cpu, keep_freed_memory
 
 needs_glibc = pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc", reason="a setting of glibc's malloc, which is not here"
@@ -18,7 +20,8 @@ import os
 import sys
 from pathlib import Path
 import numpy as np
-from isl_jax.launch.memory import keep_freed_memory
+from isl_jax.launch import memory
+from isl_jax.launch.memory import computes_on_cpu, keep_freed_memory
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
@@ -32,10 +35,10 @@ print(kept, resident() - before)
 """
 
 
-def run(argument: str, *, tunables: str = "") -> tuple[str, float]:
+def run(argument: str, *, tunables: str = "", platforms: str = "cpu") -> tuple[str, float]:
     """What keep_freed_memory said, and MiB more than before after 128 MiB came and went."""
     command = [sys.executable, "-c", _PROGRAM, argument]
-    environment = os.environ | {"GLIBC_TUNABLES": tunables}
+    environment = os.environ | {"GLIBC_TUNABLES": tunables, "JAX_PLATFORMS": platforms}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     said, grown = done.stdout.split()
     return said, float(grown)
@@ -58,3 +61,22 @@ def test_the_users_own_settings_stand():
 def test_other_systems_are_left_alone(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     assert not keep_freed_memory()
+
+
+@needs_glibc
+@pytest.mark.parametrize("platforms", ["cuda", "cuda,cpu", "tpu"])
+def test_where_an_accelerator_steps_the_allocator_is_left_alone(platforms):
+    said, grown = run("keep", platforms=platforms)
+    assert said == "False" and grown < 20
+
+
+@pytest.mark.parametrize("has_plugin", [True, False])
+@pytest.mark.parametrize("file", ["nvidia0", "vfio/0", "accel0", None])
+def test_an_accelerator_is_a_plugin_and_a_device(monkeypatch, tmp_path, has_plugin, file):
+    nothing_chosen = SimpleNamespace(config=SimpleNamespace(jax_platforms=None))
+    monkeypatch.setattr(memory, "jax", nothing_chosen)
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [1] if has_plugin else [])
+    if file:
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).touch()
+    assert computes_on_cpu(tmp_path) == (not (has_plugin and file))

@@ -2,6 +2,10 @@
 
 import functools
 import json
+import os
+import re
+from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
 import numpy as np
 import pytest
@@ -46,7 +50,8 @@ def test_a_folder_with_a_damaged_file_then_again(predict, folder):
     arguments = ["--model=.", "--input=raw", "--out=out", "--outputs=labels,overlay"]
     ended = predict(*arguments)
     assert ended.returncode == 1
-    assert "3 images, 0 done already; 3 files of other channels are not used" in ended.stdout
+    unused = "3 other files are not used (a_dapi.tif, b_dapi.tif, c_dapi.tif)"
+    assert f"3 images, 0 done already; {unused}" in ended.stdout
     assert "2 images in" in ended.stdout and "images/s (read" in ended.stdout
     assert "error: 1 images failed:" in ended.stderr and "b_phase.tif" in ended.stderr
     assert "Traceback" not in ended.stderr
@@ -58,6 +63,44 @@ def test_a_folder_with_a_damaged_file_then_again(predict, folder):
     ended = predict(*arguments)
     assert ended.returncode == 0, ended.stderr
     assert "3 images, 2 done already" in ended.stdout and "1 images in" in ended.stdout
+
+
+def test_days_with_images_of_one_name(predict, folder):
+    for day in ("day1", "day2"):
+        (folder / day).mkdir()
+        for channel in ("bf", "phase"):
+            image = np.random.default_rng(0).integers(0, 4000, (40, 50), dtype=np.uint16)
+            tifffile.imwrite(folder / day / f"x_{channel}.tif", image)
+    assert predict("--model=.", "--input=day1", "--out=days").returncode == 0
+    before = (folder / "days" / "x_labels.tif").read_bytes()
+    ended = predict("--model=.", "--input=day2", "--out=days")
+    assert ended.returncode == 1 and len(ended.stderr.splitlines()) == 1
+    for word in ("day1/x_bf.tif", "day2/x_bf.tif", "another --out", "--overwrite"):
+        assert word in ended.stderr
+    assert (folder / "days" / "x_labels.tif").read_bytes() == before
+
+
+def test_awkward_names_from_beginning_to_end_and_again(predict, folder):
+    """Commas, brackets, what is special in a link and in a page, and bytes that are no text."""
+    place = folder / "run [2], day 1"
+    place.mkdir()
+    names = [b"50% #3", b"$x$ <b>", b"\xff\xfe", b"x [x=0,y=0]", b"javascript:a"]
+    for number, name in enumerate(names):
+        image = np.random.default_rng(number).integers(0, 4000, (2, 40, 50), dtype=np.uint16)
+        with Path(os.fsdecode(os.fsencode(place) + b"/" + name + b".tif")).open("wb") as file:
+            tifffile.imwrite(file, image, photometric="minisblack")
+    arguments = ["--model=.", f"--input={place}", f"--out={place}"]
+    arguments += ["--outputs=labels,overlay,table,rois,geojson"]
+    ended = predict(*arguments, LC_ALL="C.UTF-8")
+    assert ended.returncode == 0, ended.stderr
+    assert "5 images, 0 done already" in ended.stdout
+    page = (place / "index.html").read_text()
+    links = re.findall('href="([^"]*)"', page)
+    assert len(links) == 5 * 6
+    for link in links:
+        assert Path(os.fsdecode(os.fsencode(place) + b"/" + unquote_to_bytes(link))).exists()
+    again = predict(*arguments)
+    assert "5 images, 5 done already" in again.stdout and again.returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def test_dry_run_prints_the_table_and_writes_nothing(prepare, folder):
     lines = ended.stdout.splitlines()
     assert lines[0].split() == [
         "field", "group", "split", "channel", "shape", "dtype", "planes", "range", "saturated",
-        "empty", "files",
+        "empty", "files", "objects",
     ]  # fmt: skip
     assert len(lines) == 1 + 4 * 4 + 1
     assert lines[1].split()[:2] == ["w1", "f1"] and "40×50" in lines[1] and "uint16" in lines[1]
@@ -83,6 +83,29 @@ def test_overwrite_replaces_the_folder(prepare, folder):
     assert prepare(*common, "--overwrite", "--bin=2", cwd=folder).returncode == 0
     assert open_dataset(folder / "data").fields[0].height == 20
     assert sorted(path.name for path in folder.iterdir()) == ["data", "raw"]
+
+
+def test_labels_that_are_found_nowhere_are_an_error_with_the_channels_there(prepare, folder):
+    (folder / "raw" / "w1 f1_rois.zip").write_bytes(b"")
+    ended = prepare("--source=raw", "--out=data", *ROLES[:2], "--labels=mask", cwd=folder)
+    assert ended.returncode == 1 and not (folder / "data").exists()
+    assert "--labels=mask is found in no field" in ended.stderr and "masks" in ended.stderr
+    assert "w1 f1_rois.zip" in ended.stderr and "label image" in ended.stderr
+
+
+@pytest.mark.parametrize("dry", [True, False])
+def test_a_mask_for_cells_is_a_fault_with_the_option_that_mends_it(prepare, folder, dry):
+    for path in (folder / "raw").glob("*_masks.tif"):
+        tifffile.imwrite(path, ((np.indices((40, 50)).sum(0) // 10) % 2 * 255).astype(np.uint8))
+    options = ["--source=raw", "--test=0", "--val=0", *ROLES, "--dry_run" if dry else "--out=data"]
+    ended = prepare(*options, cwd=folder)
+    assert ended.returncode == 1 and not (folder / "data").exists()
+    told = ended.stdout if dry else ended.stderr
+    assert "one id in several pieces" in told and "(--labels=masks:components)" in told
+    if dry:
+        assert "1 cell, 1 in several pieces" in told
+    options[options.index("--labels=masks")] += ":components"
+    assert prepare(*options, cwd=folder).returncode == 0
 
 
 @pytest.mark.parametrize(

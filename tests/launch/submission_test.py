@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from isl_jax.launch.submission import submit
-from isl_jax.study.planning import Grid, plan_sweep
+from isl_jax.study.grid import Grid
+from isl_jax.study.planning import plan_sweep
 from tests.study.conftest import pair, write_dataset
 
 _SBATCH = """#!/bin/sh
@@ -19,7 +20,7 @@ echo "Submitted batch job $number"
 @pytest.fixture
 def plan(tmp_path):
     dataset = write_dataset(tmp_path / "data", "nucleus", size=(64, 64))
-    grid = Grid(n=(1, 2), inits=("random", "isl"), seeds=(0,))
+    grid = Grid(n=(1, 2), inits=("random", "isl"), seeds=(0,), comparison="paper")
     return plan_sweep(*pair(dataset, "nucleus"), grid, tmp_path / "S")
 
 

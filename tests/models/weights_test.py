@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from isl_jax.files import resumed_whole
 from isl_jax.models import weights
 from isl_jax.models.heads import build_network
 from isl_jax.models.port import torch_from_variables
@@ -194,7 +195,9 @@ def test_a_whole_partial_file_is_taken(server: FileServer, tmp_path: Path) -> No
     body = os.urandom(1000)
     name = named_after_digest(body)
     server.files[f"/{name}"] = body
-    (tmp_path / f"{name}.partial").write_bytes(body)
+    with pytest.raises(KeyboardInterrupt), resumed_whole(tmp_path / name) as draft:
+        draft.write_bytes(body)
+        raise KeyboardInterrupt
     assert download(f"{server.url}/{name}", tmp_path / name).read_bytes() == body
 
 

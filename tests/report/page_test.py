@@ -90,12 +90,12 @@ def test_headline_names_the_gain(sweep):
     study = find_studies(sweep)[0]
     random, isl = (study.score(init, 1, "crops") for init in ("random", "isl"))
     gain = 100 * (isl.mean - random.mean) / random.mean
-    assert narrative.headline(study) == (
+    assert narrative.headline(study, "paper") == (
         f"With one annotated image, ISL pretraining reaches mAP {isl} where random initialisation "
-        f"reaches {random} (+{gain:.1f} %)."
+        f"reaches {random} (+{gain:.1f} %; with the head after ISL only)."
     )
     page = _Page(report.write_report(sweep)[0])
-    assert narrative.headline(study) in page.text
+    assert narrative.headline(study, "paper") in page.text
     assert "starts from random weights" in page.text
 
 
@@ -103,7 +103,7 @@ def test_headline_is_honest_when_isl_loses(tmp_path, make_dataset, make_sweep):
     dataset = make_dataset(tmp_path / "data", "nucleus")
     noise = {"random": 0.2, "isl": 1.2}
     sweep = make_sweep(tmp_path / "sweep", dataset, seeds=(0,), noise=noise)
-    sentence = narrative.headline(find_studies(sweep)[0])
+    sentence = narrative.headline(find_studies(sweep)[0], "fair")
     assert "did not help" in sentence and "(−" in sentence
 
 
@@ -152,7 +152,7 @@ def test_tables_beside_the_page_hold_every_score(sweep):
         rows = list(csv.DictReader(file))
     study = find_studies(sweep)[0]
     assert len(rows) == 2 * 2 * 2 * 4  # inits, N, seeds, test fields
-    isl = [float(r["map"]) for r in rows if (r["init"], r["n"]) == ("isl", "1")]
+    isl = [float(r["map"]) for r in rows if (r["arm"], r["n"]) == ("isl", "1")]
     assert np.mean(isl) == pytest.approx(study.score("isl", 1, "fields").mean)
     for name in ("boxes", "curves", "panels"):
         for suffix in ("png", "svg"):

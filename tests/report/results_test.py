@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from isl_jax.report import narrative
+from isl_jax.report import narrative, wording
 from isl_jax.report.results import find_studies
 from isl_jax.report.runs import Run
 from isl_jax.report.statistics import Interval
@@ -23,7 +23,11 @@ def write_run(sweep, name, scores, *, crops=None, summary=None):
     crops = crops or [(f"f{i}", value) for i, value in enumerate(scores)]
     rows = [f"{field},{k},0,64,{value}" for k, (field, value) in enumerate(crops)]
     (folder / "crops.csv").write_text("\n".join(["field,top,left,size,iou", *rows]) + "\n")
-    (folder / "summary.json").write_text(json.dumps(summary or {}))
+    stored = {"metric": "iou"} | {
+        over: {"mean": 0.5, "std": 0.1, "count": count}
+        for over, count in (("crops", len(crops)), ("fields", len(scores)))
+    }
+    (folder / "summary.json").write_text(json.dumps(stored | (summary or {})))
 
 
 @pytest.fixture
@@ -50,10 +54,10 @@ def test_comparison_pairs_fields_and_averages_seeds(make):
         | {f"isl_n1_seed{s}": v for s, v in isl.items()},
         seeds=(0, 1),
     )
-    (compared,) = study.comparisons["fields"]
+    (compared,) = study.comparisons["fair"]["fields"]
     pooled = np.concatenate([isl[0], isl[1]])
-    assert compared.scores["isl"].mean == pytest.approx(pooled.mean())
-    assert compared.scores["isl"].std == pytest.approx(pooled.std())
+    assert study.score("isl", 1, "fields").mean == pytest.approx(pooled.mean())
+    assert study.score("isl", 1, "fields").std == pytest.approx(pooled.std())
     baseline = np.mean([random[0], random[1]], axis=0)
     with_isl = np.mean([isl[0], isl[1]], axis=0)
     assert compared.difference == pytest.approx(np.mean(with_isl - baseline))
@@ -68,8 +72,8 @@ def test_crops_of_a_field_count_as_one_observation(make, tmp_path):
     crops = [("f0", 0.4), ("f0", 0.6), ("f1", 0.8)]
     write_run(tmp_path / "sweep", "isl_n1_seed0", [0.5, 0.8], crops=crops)
     study = find_studies(tmp_path / "sweep")[0]
-    (compared,) = study.comparisons["crops"]
-    assert compared.scores["isl"].count == 3 and compared.num_fields == 2
+    (compared,) = study.comparisons["fair"]["crops"]
+    assert study.score("isl", 1, "crops").count == 3 and compared.num_fields == 2
     assert compared.difference == pytest.approx(((0.5 - 0.1) + (0.8 - 0.2)) / 2)
 
 
@@ -82,7 +86,7 @@ def test_only_seeds_of_both_arms_are_compared(make):
         },
         seeds=(0, 1),
     )
-    assert study.comparisons["fields"][0].difference == pytest.approx(0.2)
+    assert study.comparisons["fair"]["fields"][0].difference == pytest.approx(0.2)
     assert [run.workdir.name for run in study.holes] == ["pretrain", "random_n1_seed1"]
 
 
@@ -90,16 +94,16 @@ def test_imagenet_is_the_baseline_where_there_is_one(make):
     runs = {"random_n1_seed0": [0.1], "imagenet_n1_seed0": [0.4], "isl_n1_seed0": [0.6]}
     study = make(runs, inits=("random", "imagenet", "isl"))
     assert study.baseline == "imagenet"
-    assert study.comparisons["crops"][0].gain == pytest.approx(0.5)
-    assert "where ImageNet reaches 0.40" in narrative.headline(study)
+    assert study.comparisons["fair"]["crops"][0].gain == pytest.approx(0.5)
+    assert "where ImageNet reaches 0.40" in narrative.statements(study)[0][0]
 
 
 def test_one_arm_alone_is_still_told(make):
     study = make({"random_n1_seed0": [0.25, 0.35]}, inits=("random",))
     assert study.pretext is None
-    assert math.isnan(study.comparisons["crops"][0].gain)
-    assert "random initialisation reaches IoU 0.30 ± 0.05" in narrative.headline(study)
-    assert narrative.certainty(study) == ""
+    assert study.comparisons == {}
+    assert "random initialisation reaches IoU 0.30 ± 0.05" in narrative.statements(study)[0][0]
+    assert narrative.statements(study)[0][1] == ""
 
 
 def test_p_values_are_corrected_over_n(make):
@@ -112,7 +116,7 @@ def test_p_values_are_corrected_over_n(make):
         raw.append(stats.wilcoxon(isl, random).pvalue)
     study = make(runs, n=(10, 1))
     assert study.n == (1, 10)
-    assert [c.p for c in study.comparisons["fields"]] == pytest.approx([2 * min(raw)] * 2)
+    assert [c.p for c in study.comparisons["fair"]["fields"]] == pytest.approx([2 * min(raw)] * 2)
 
 
 def test_annotations_saved(make):
@@ -143,7 +147,10 @@ def test_pretext_run_of_another_place(make, tmp_path):
     elsewhere.mkdir(parents=True)
     (elsewhere / "fields.csv").write_text("field,pcc\nf0,0.9\n")
     (elsewhere / "crops.csv").write_text("field,top,left,size,pcc\nf0,0,0,64,0.8\n")
-    (elsewhere / "summary.json").write_text("{}")
+    one = {"mean": 0.5, "std": 0.1, "count": 1}
+    (elsewhere / "summary.json").write_text(
+        json.dumps({"metric": "pcc", "crops": one, "fields": one})
+    )
     config = study.workdir / "runs" / "isl_n1_seed0" / "config.json"
     config.write_text(json.dumps({"init": {"checkpoint": str(tmp_path / "pretext")}}))
     study = find_studies(study.workdir)[0]
@@ -156,15 +163,15 @@ def test_pretext_run_of_another_place(make, tmp_path):
     [(0.3125, "+31.2 %"), (-0.029, "−2.9 %"), (0.0, "0.0 %"), (-0.0004, "0.0 %"), (math.nan, "–")],
 )
 def test_percent(number, text):
-    assert narrative.percent(number) == text
+    assert wording.percent(number) == text
 
 
 def test_small_texts():
-    assert narrative.interval_text(Interval(-0.021, 0.1541)) == "−0.021 … +0.154"
-    assert narrative.p_text(0.0312, "p ") == "p = 0.031"
-    assert narrative.p_text(2e-5, "p ") == "p < 0.001" and narrative.p_text(2e-5) == "< 0.001"
-    assert narrative.images(1) == "one annotated image"
-    assert narrative.images(10) == "10 annotated images"
+    assert wording.interval_text(Interval(-0.021, 0.1541)) == "−0.021 … +0.154"
+    assert wording.p_text(0.0312, "p ") == "p = 0.031"
+    assert wording.p_text(2e-5, "p ") == "p < 0.001" and wording.p_text(2e-5) == "< 0.001"
+    assert wording.images(1) == "one annotated image"
+    assert wording.images(10) == "10 annotated images"
 
 
 @pytest.mark.parametrize(
@@ -180,8 +187,8 @@ def test_certainty(make, gains, told):
     random = [0.3 + 0.01 * i for i in range(len(gains))]
     isl = [r + g for r, g in zip(random, gains, strict=True)]
     study = make({"random_n1_seed0": random, "isl_n1_seed0": isl})
-    assert told in narrative.certainty(study)
-    assert "single seed" in narrative.certainty(study)
+    assert told in narrative.certainty(study, "fair")
+    assert "single seed" in narrative.certainty(study, "fair")
 
 
 def test_certainty_counts_the_seeds_that_agree(make):
@@ -189,8 +196,8 @@ def test_certainty_counts_the_seeds_that_agree(make):
     runs = {f"random_n1_seed{s}": [0.4, 0.3] for s in gains}
     runs |= {f"isl_n1_seed{s}": [0.4 + g, 0.3 + g] for s, g in gains.items() if s != 1}
     study = make(runs | {"isl_n1_seed1": [0.3, 0.2]}, seeds=(0, 1, 2))
-    assert study.seed_differences(1, "crops") == pytest.approx(gains)
-    assert "ahead in 2 of 3 seeds" in narrative.certainty(study)
+    assert study.seed_differences("random", 1, "crops") == pytest.approx(gains)
+    assert "ahead in 2 of 3 seeds" in narrative.certainty(study, "fair")
 
 
 CROPS = {"size": 64, "per_image": 2, "margin": [0, 0, 0, 0], "seed": 0}

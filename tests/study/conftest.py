@@ -15,12 +15,12 @@ import pytest
 from scipy import ndimage
 
 from isl_jax.data.crops import CropPlan
+from isl_jax.data.description import DESCRIPTION, SCHEMA
+from isl_jax.data.normalisation import PAPER
 from isl_jax.data.store import (
-    DESCRIPTION,
     FIELDS_DIR,
     INPUTS,
     LABELS,
-    SCHEMA,
     STAIN,
     Dataset,
     open_dataset,
@@ -114,7 +114,11 @@ def experiment(dataset, study="cell", stage="segment", **changes) -> Experiment:
             "slope": 1.0,
         },
         "init": {"kind": "random", "checkpoint": None, "weights": None},
-        "target": {"distance_scale": "normalised", "distance_unit": 255.0},
+        "target": {
+            "distance_scale": "normalised",
+            "distance_unit": 255.0,
+            "distance_peaks": "single",
+        },
         "loss": {"alpha": "auto", "alpha_batches": 2},
         "instances": {"h": "auto"},
         "train": {
@@ -155,6 +159,8 @@ class FakeModel:
         return SimpleNamespace(
             task=Task(Kind(self.kind)),
             channels=self.channels,
+            normalisation=PAPER,
+            stain_scale=None,
             postprocessing=PostProcessing(h=self.h),
         )
 
@@ -213,7 +219,7 @@ def make_sweep(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
             (folder / "environment.json").write_text(json.dumps({"python": "3.11"}))
             described = {"h": model.h, "training": {"step": 200, "fields": ["well0 s1"]}}
             (folder / "model" / "model.json").write_text(json.dumps(described))
-            monkeypatch.setattr(evaluate, "load_model", lambda _: model)
+            monkeypatch.setattr(evaluate, "load_model", lambda *_, **__: model)
             evaluate.evaluate_run(folder, dataset, CropPlan(crop_size, 3))
 
         kind = kind_of_study(dataset.study)

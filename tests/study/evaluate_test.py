@@ -10,7 +10,8 @@ import tifffile
 
 from isl_jax.data.crops import CropPlan
 from isl_jax.inference.model import Prediction
-from isl_jax.ingest import readers
+from isl_jax.ingest.labels import read_label_image
+from isl_jax.ingest.listing import stem_of_image
 from isl_jax.study import evaluate
 from isl_jax.study.evaluate import evaluate_labels, evaluate_run
 from isl_jax.study.records import (
@@ -27,7 +28,7 @@ from isl_jax.study.scoring import score
 @pytest.fixture
 def use(monkeypatch):
     """`use(model)` makes every workdir hold that model."""
-    return lambda model: monkeypatch.setattr(evaluate, "load_model", lambda _: model)
+    return lambda model: monkeypatch.setattr(evaluate, "load_model", lambda *_, **__: model)
 
 
 def brute_force_map(truth: np.ndarray, labels: np.ndarray) -> float:
@@ -219,8 +220,8 @@ def score_labels(masks, run, dataset, plan):
         run,
         dataset,
         plan,
-        read=lambda path: readers.read(path)[0],
-        suffixes=readers.IMAGE_SUFFIXES,
+        read=read_label_image,
+        stem_of=stem_of_image,
     )
 
 
@@ -231,7 +232,7 @@ def write_masks(folder, dataset, *, suffix: str, dtype=np.uint16):
         tifffile.imwrite(folder / f"{field.name}{suffix}", labels.astype(dtype))
 
 
-@pytest.mark.parametrize("suffix", [".tif", "_cp_masks.tif"])
+@pytest.mark.parametrize("suffix", [".tif", "_cp_masks.tif", ".ome.tif"])
 def test_label_images_of_another_program(tmp_path, make_dataset, suffix):
     dataset = make_dataset(tmp_path / "data", "cell")
     write_masks(tmp_path / "masks", dataset, suffix=suffix)
@@ -261,6 +262,44 @@ def test_bad_label_images_are_named(tmp_path, make_dataset):
     with pytest.raises(ValueError, match=r"well3 s1.tif: is 5 × 5 pixels, field .* 96 × 112"):
         score_labels(masks, run, dataset, CropPlan(40))
     assert list(run.iterdir()) == []
+
+
+def test_whole_numbered_floats_are_ids(tmp_path, make_dataset):
+    dataset = make_dataset(tmp_path / "data", "cell")
+    scores = []
+    for dtype in (np.uint16, np.float32):
+        write_masks(tmp_path / "masks", dataset, suffix=".tif", dtype=dtype)
+        run = tmp_path / np.dtype(dtype).name
+        scores.append(score_labels(tmp_path / "masks", run, dataset, CropPlan(40, 2)).fields.mean)
+    assert scores[0] == scores[1] > 0
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        (lambda labels: np.stack([labels * 0, labels]), "planes|images|channels"),
+        (lambda labels: labels.astype(np.float32) + 0.5, "whole"),
+        (lambda labels: labels.astype(np.int16) - 1, "negative|-1"),
+        (
+            lambda labels: np.stack([labels, labels + 1, labels + 2], axis=-1),
+            "colour|plane",
+        ),
+    ],
+    ids=["stack", "halves", "negative", "colour"],
+)
+def test_what_is_no_label_image_is_refused_by_name(tmp_path, make_dataset, made, told):
+    dataset = make_dataset(tmp_path / "data", "cell")
+    write_masks(tmp_path / "masks", dataset, suffix=".tif")
+    name = dataset.select("test")[0].name
+    image = made(dataset.labels(name))
+    is_colour = image.shape[-1] == 3
+    image = image.astype(np.uint8) if is_colour else image
+    photometric = "rgb" if is_colour else "minisblack"
+    file = tmp_path / "masks" / f"{name}.tif"
+    tifffile.imwrite(file, image, photometric=photometric)
+    with pytest.raises(ValueError, match=told) as raised:
+        score_labels(tmp_path / "masks", tmp_path / "run", dataset, CropPlan(40))
+    assert str(raised.value).startswith(str(file))
 
 
 def test_many_objects_keep_their_ids(tmp_path):

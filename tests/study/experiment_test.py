@@ -14,7 +14,7 @@ from isl_jax.study.workdir import prepare_workdir
 
 @pytest.fixture
 def config(tmp_path, make_dataset):
-    config = cell.get_config("segment,n=2")
+    config = cell.get_config("segment,n=2,preset=paper")
     config.data.root = str(make_dataset(tmp_path / "data", "cell").root)
     config.init.kind = "random"
     config.data.crop_size = 32

@@ -6,7 +6,8 @@ import json
 import pytest
 
 from isl_jax.study import planning
-from isl_jax.study.planning import Grid, plan_sweep
+from isl_jax.study.grid import Grid
+from isl_jax.study.planning import plan_sweep
 from tests.study.conftest import experiment, pair
 
 STEPS, BATCH, CROP = 6, 4, 64  # of the experiments of these tests
@@ -19,8 +20,9 @@ def dataset(make_dataset, tmp_path):
 
 @pytest.fixture
 def make_plan(dataset, tmp_path):
-    def make(n=(1, 2), inits=("random", "isl"), seeds=(0,), **options):
-        return plan_sweep(*pair(dataset), Grid(n, inits, seeds), tmp_path / "sweep", **options)
+    def make(n=(1, 2), inits=("random", "isl"), seeds=(0,), comparison="paper", **options):
+        grid = Grid(n, inits, seeds, comparison)
+        return plan_sweep(*pair(dataset), grid, tmp_path / "sweep", **options)
 
     return make
 
@@ -40,7 +42,9 @@ def leave(run, *, step=0, speeds=(), seconds=None, scored=None):
         (run.workdir / "timing.json").write_text(json.dumps(timing))
     if scored is not None:
         (run.workdir / "evaluation").mkdir()
-        (run.workdir / "evaluation" / "summary.json").write_text(json.dumps(scored))
+        score = {"mean": 0.5, "std": 0.1, "count": 3}
+        summary = {"metric": "map", "crops": score, "fields": score} | scored
+        (run.workdir / "evaluation" / "summary.json").write_text(json.dumps(summary))
 
 
 def write_model(folder):
@@ -157,7 +161,7 @@ def test_a_sweep_that_was_scored_on_other_crops_is_not_gone_on_with(dataset, tmp
 
     def plan(seed):
         changed = dataclasses.replace(pretrain, seed=seed)
-        return plan_sweep(changed, segment, Grid((1,), ("random",), (0,)), tmp_path / "sweep")
+        return plan_sweep(changed, segment, Grid((1,), ("random",), (0,), "paper"), tmp_path / "sweep")
 
     first = plan(0)
     first.workdir.mkdir()
@@ -210,7 +214,7 @@ def test_random_stands_in_for_weights_that_cannot_be_had(dataset, tmp_path, unre
 
 def test_weights_are_asked_for_only_where_a_run_begins_with_them(dataset, tmp_path, unreachable):
     stages, folder = from_imagenet(dataset), tmp_path / "sweep"
-    plan_sweep(*stages, Grid((1,), ("random",), (0,)), folder)
+    plan_sweep(*stages, Grid((1,), ("random",), (0,), "paper"), folder)
     write_model(tmp_path / "pretext" / "model")
     grid = Grid((1,), ("random", "isl"), (0,))
     plan_sweep(*stages, grid, folder, isl_checkpoint=tmp_path / "pretext")

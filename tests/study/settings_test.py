@@ -135,8 +135,12 @@ def test_the_tasks_are_those_of_the_paper():
 
 def test_settings_survive_json():
     config = cell.get_config("segment,n=3")
-    config.target.distance_scale = "pixels"
+    config.target.distance_scale, config.model.head = "pixels", "reference"
     made = experiment(config)
     stored = json.loads(json.dumps(made.to_json()))
     assert Experiment.from_mapping(stored) == made
-    assert stored["target"] == {"distance_scale": "pixels", "distance_unit": 255.0}
+    assert stored["target"] == {
+        "distance_scale": "pixels",
+        "distance_unit": 255.0,
+        "distance_peaks": "single",
+    }

@@ -1,5 +1,7 @@
 """Batches split over the devices; who holds the crops, which makes no difference to the numbers."""
 
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
@@ -7,8 +9,11 @@ import pytest
 from isl_jax.training.devices import (
     batch_placer,
     check_batch_size,
+    check_devices,
     data_mesh,
     fits_on_device,
+    in_any_process,
+    loading_threads,
     shard_whole_batch,
 )
 
@@ -83,3 +88,66 @@ def test_a_batch_that_does_not_divide_is_filled_with_what_weighs_nothing():
 def test_a_batch_size_that_does_not_divide_is_refused_and_others_are_offered(size, told):
     with pytest.raises(ValueError, match=rf"batch_size={size}.*4 devices: {told}.*multiple of 4"):
         check_batch_size(size, data_mesh())
+
+
+@pytest.mark.parametrize(
+    ("asked", "backend", "devices", "cores", "expected"),
+    [
+        (3, "gpu", 4, 64, 3),
+        (0, "gpu", 1, 64, 0),
+        (-1, "cpu", 4, 64, 0),
+        (-1, "gpu", 1, 64, 4),
+        (-1, "gpu", 4, 64, 8),
+        (-1, "tpu", 4, 4, 3),
+        (-1, "gpu", 1, 1, 2),
+    ],
+)
+def test_threads_load_where_an_accelerator_steps(
+    monkeypatch, asked, backend, devices, cores, expected
+):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(jax, "local_device_count", lambda: devices)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(cores), raising=False)
+    assert loading_threads(asked) == expected
+
+
+def test_fewer_threads_than_none_are_refused():
+    with pytest.raises(ValueError, match=r"data.num_workers=-2: choose 0 or more, or -1"):
+        loading_threads(-2)
+
+
+def as_one_of_two(monkeypatch, other):
+    """This process beside another that says `other`; returns how often they have met."""
+    meetings = []
+
+    def gather(mine):
+        meetings.append(mine)
+        return np.stack([mine, np.broadcast_to(other, mine.shape)])
+
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr("jax.experimental.multihost_utils.process_allgather", gather)
+    return meetings
+
+
+@pytest.mark.parametrize(("other_is_short", "expected"), [(True, False), (False, True)])
+def test_processes_agree_on_who_holds_the_crops(monkeypatch, other_is_short, expected):
+    as_one_of_two(monkeypatch, np.asarray([other_is_short]))
+    assert fits_on_device(1000, limit_bytes=1000) is expected
+    assert not fits_on_device(1001, limit_bytes=1000)
+
+
+def test_processes_ask_each_other_once_for_several_flags(monkeypatch):
+    meetings = as_one_of_two(monkeypatch, np.asarray([False, True]))
+    assert in_any_process(False, False) == (False, True)
+    assert in_any_process(True, False) == (True, True)
+    assert len(meetings) == 2
+
+
+def test_processes_with_different_numbers_of_devices_are_refused():
+    def mesh(*owners):
+        devices = [SimpleNamespace(process_index=owner) for owner in owners]
+        return SimpleNamespace(devices=np.array(devices, object))
+
+    check_devices(mesh(0, 0, 1, 1))
+    with pytest.raises(ValueError, match=r"process 0 2, process 1 1.*give each as many"):
+        check_devices(mesh(0, 0, 1))
