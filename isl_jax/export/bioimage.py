@@ -167,7 +167,8 @@ def _readme(info: ModelInfo, name: str) -> str:
     return f"""# {name}
 
 Input: {len(info.channels)} label-free planes ({", ".join(info.channels)}), raw.
-Stage: {info.stage} ({info.study} study), encoder {info.network.encoder}. Marker contrast h of the watershed, in map units: {info.postprocessing.h}.
+Stage: {info.stage} ({info.study} study), encoder {info.network.encoder}.
+Marker contrast h of the watershed, in map units: {info.postprocessing.h}.
 Licence of the weights: {info.licence}.
 
 ## Validation

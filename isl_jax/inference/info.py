@@ -202,7 +202,10 @@ _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
         "a list of names",
     ),
     "binning": _COUNT,
-    "tta": (lambda value: value in TTA, f"one of {', '.join(map(str, TTA))}"),
+    "tta": (
+        lambda value: type(value) is int and value in TTA,
+        f"one of {', '.join(map(str, TTA))}",
+    ),
     "stain": (lambda value: value is None or _is_text(value), "text or null"),
     "stain_scale": (lambda value: value is None or isinstance(value, dict), "a table or null"),
     "stain_scale.low": _NUMBER,

@@ -25,6 +25,7 @@ _MASKS = {
     "T98G (phase)": "phase_t98g/*_cell_masks.tif",
     "DSB nuclei (fluorescence)": "fluorescence_nuclei/*_nucleus_masks.tif",
 }
+_Rule = tuple[str, DistanceScale, DistancePeaks, float]
 # Name → scale and peaks of the distance map, and the marker contrast h that goes with it.
 RULES: dict[str, tuple[DistanceScale, DistancePeaks, float]] = {
     "paper": ("pixels", "all", 10.0),  # section 2.3
@@ -111,10 +112,12 @@ def _ceiling(truths: Sequence[np.ndarray]) -> list[dict]:
     return rows
 
 
-def _fixed_rules() -> list[tuple[str, DistanceScale, DistancePeaks, float]]:
-    return [(name, scale, peaks, h) for name, (scale, peaks, h) in RULES.items()] + [
-        ("", RULES["default"][0], peaks, h) for peaks in DISTANCE_PEAKS for h in CONTRASTS
-    ]
+def _fixed_rules() -> list[_Rule]:
+    rules: list[_Rule] = [(name, *rule) for name, rule in RULES.items()]
+    for peaks in DISTANCE_PEAKS:
+        for h in CONTRASTS:
+            rules.append(("", "normalised", peaks, h))
+    return rules
 
 
 def _count(scores: Match) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 """What the compiler makes of a training step for a device that is not there.
 
-Kernels, bytes, memory and sums over devices, of one device of them, read from the optimised program.
+Kernels, bytes, memory and sums over devices, each of one device, read from the optimised program.
 Times, numerics and the choice of cuDNN's algorithms need the device; compiling needs its plugin and
 no more: an environment with isl-jax[cuda12], or with jax[tpu], of the installed jax's version.
 """

@@ -31,7 +31,10 @@ def test_it_comes_back(tmp_path):
         ("stain", 4), ("stain_scale", 4), ("stain_scale", {"low": 1, "high": "2"}),
         ("h", "big"), ("h", -1), ("h", float("nan")), ("postprocessing", [1]),
         ("postprocessing.threshold", "half"), ("postprocessing.min_size", 1.5),
-        ("postprocessing.fill_holes", "no"), ("licence", None), ("training", "much"),
+        ("postprocessing.fill_holes", "no"), ("tta", 4.0), ("tta", [4]),
+        ("normalisation", {"kind": 3}),
+        ("normalisation", {"kind": "flat", "clip": "x"}), ("stain_scale", {"low": 0}),
+        ("licence", None), ("training", "much"),
     ],
     ids=str,
 )  # fmt: skip

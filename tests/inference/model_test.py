@@ -153,6 +153,7 @@ def test_model_json_keeps_its_layout(tmp_path):
             "min_size": 5,
             "fill_holes": False,
             "keep_unmarked": False,
+            "sigma": 0.0,
         },
     }
     assert {key: stored[key] for key in expected} == expected
@@ -195,7 +196,7 @@ def test_folders_of_earlier_versions_get_defaults(tmp_path):
     ("key", "value", "told"),
     [
         ("channels", ["phase"], "names 1 channels .* network of 3 inputs"),
-        ("objective", {"target": "cats"}, "unknown target 'cats'"),
+        ("objective", {"target": "cats"}, "objective.target is 'cats', expected one of stain"),
         ("postprocessing", {"threshold": 3}, "threshold 3"),
         ("h", -5, "h is -5"),
         ("stage", None, "has no 'stage'"),

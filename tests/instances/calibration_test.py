@@ -63,6 +63,9 @@ def test_threshold_and_smallest_size_are_found_where_they_help():
     probabilities, truths = zip(*images, strict=True)
     distances = [ndimage.distance_transform_edt(p > 0.3).astype(np.float32) for p in probabilities]
     reading = calibrate_instances(distances, probabilities, truths)
+    assert reading.threshold < 0.45
+    # At no contrast a speck is an object.
+    reading = calibrate_instances(distances, probabilities, truths, given={"h": 0.0, "sigma": 0.0})
     assert reading.threshold < 0.45 and reading.min_size > 1
     reading = calibrate_semantic(probabilities, truths)
     assert reading.threshold < 0.45 and reading.min_size > 1

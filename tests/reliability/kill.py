@@ -6,6 +6,7 @@ Each command is started in a folder of its own, killed with everything it starte
 what it then has made is held against what it makes when nobody interferes.
 """
 
+import contextlib
 import hashlib
 import os
 import random
@@ -25,12 +26,13 @@ _TIMES = re.compile(
     rb'"(created|seconds|images_per_second|time|wall_time|inputs|git_revision|peak_\w+)"'
     rb"|Made .* by isl_jax|config_hash|memory_mib"
 )
-_TINY = (
-    "--config.model.encoder=tiny --config.data.crop_size=64 --config.data.crops_per_image=2 "
-    "--config.train.num_steps=6 --config.pretrain.num_steps=6 --config.writers= "
-    "--config.train.batch_size=2 --config.pretrain.batch_size=2 --config.data.fresh_crops=False "
-    "--config.train.checkpoint_every=2 --config.pretrain.checkpoint_every=2"
-).split()
+_TINY = [
+    f"--config.{stage}.{setting}"
+    for stage in ("pretrain", "train")
+    for setting in ("num_steps=6", "batch_size=2", "checkpoint_every=2")
+]
+_TINY += ["--config.model.encoder=tiny", "--config.data.crop_size=64", "--config.writers="]
+_TINY += ["--config.data.crops_per_image=2", "--config.data.fresh_crops=False"]
 
 
 def commands() -> dict[str, list[str]]:
@@ -53,7 +55,7 @@ def commands() -> dict[str, list[str]]:
         "evaluate": ["evaluate", "--workdir=out/runs/random_n1_seed0", "--overwrite"],
         "report": ["report", "--workdir=out"],
         "export": ["export", "--model=given/sweep/runs/random_n1_seed0", "--format=smp",
-                   "--out=out.pth"],
+                   "--out=out.safetensors"],
     }  # fmt: skip
 
 
@@ -81,10 +83,8 @@ def finished(arguments: Sequence[str], folder: Path) -> float:
 def killed(arguments: Sequence[str], folder: Path, after: float) -> bool:
     """Start a command and kill it; whether it was still there."""
     process = start(arguments, folder)
-    try:
+    with contextlib.suppress(subprocess.TimeoutExpired):
         process.communicate(timeout=after)
-    except subprocess.TimeoutExpired:
-        pass
     was_there = process.poll() is None
     if was_there:
         os.killpg(process.pid, signal.SIGKILL)
@@ -112,19 +112,18 @@ def contents(folder: Path) -> dict[str, str]:
     return found
 
 
-def given(root: Path) -> Path:
+def given(root: Path) -> None:
     """Raw images, a prepared data set and a sweep, for all trials."""
     folder = root / "given"
-    if not folder.exists():
-        made = root / "making"
-        shutil.rmtree(made, ignore_errors=True)
-        (made / "given").mkdir(parents=True)
-        every = commands()
-        finished([*every["simulate"][:1], "--out=given/raw", *every["simulate"][2:]], made)
-        finished([*every["prepare"][:-1], "--out=given/data"], made)
-        finished([*every["sweep"][:-1], "--workdir=given/sweep"], made)
-        (made / "given").rename(folder)
-    return folder
+    if (folder / "sweep/report").exists():
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    every = commands()
+    finished([*every["simulate"][:1], "--out=given/raw", *every["simulate"][2:]], root)
+    finished([*every["prepare"][:-1], "--out=given/data"], root)
+    finished([*every["sweep"][:-1], "--workdir=given/sweep"], root)
+    finished(["report", "--workdir=given/sweep"], root)
 
 
 def fresh(root: Path, name: str) -> Path:
@@ -140,11 +139,11 @@ def fresh(root: Path, name: str) -> Path:
 
 def differences(expected: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
     """Names of files that are missing, left over or other."""
-    return sorted(
-        f"{name}: {'missing' if name not in found else 'left over' if name not in expected else 'other'}"
-        for name in expected.keys() | found.keys()
-        if expected.get(name) != found.get(name)
-    )
+    return [
+        *(f"{name}: missing" for name in sorted(expected.keys() - found.keys())),
+        *(f"{name}: left over" for name in sorted(found.keys() - expected.keys())),
+        *(f"{n}: other" for n in sorted(expected.keys() & found.keys()) if expected[n] != found[n]),
+    ]
 
 
 def trial(root: Path, name: str, times: int, rng: random.Random) -> list[str]:
@@ -156,7 +155,7 @@ def trial(root: Path, name: str, times: int, rng: random.Random) -> list[str]:
     for k in range(times):
         folder = fresh(root, name)
         # Most of the time goes to imports: the moments that matter come after them.
-        after = seconds * rng.uniform(0.2, 1.0)
+        after = seconds * rng.uniform(0.4, 1.0)
         was_there = killed(arguments, folder, after)
         try:
             if was_there or name not in ("prepare",):

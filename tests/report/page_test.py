@@ -99,6 +99,36 @@ def test_headline_names_the_gain(sweep):
     assert "starts from random weights" in page.text
 
 
+def test_the_papers_gain_and_the_fair_one_stand_side_by_side(tmp_path, make_dataset, make_sweep):
+    dataset = make_dataset(tmp_path / "data", "cell")
+    arms = ("random", "random-head", "isl")
+    sweep = make_sweep(tmp_path / "sweep", dataset, n=(1, 4), arms=arms)
+    path, text = report.write_report(sweep)
+    page, study = _Page(path), find_studies(sweep)[0]
+    assert study.baselines == {"fair": "random-head", "paper": "random"}
+    scores = {arm: study.score(arm, 1, "crops") for arm in arms}
+    for contrast, arm, told in (
+        ("paper", "random", "with the head after ISL only"),
+        ("fair", "random-head", "same network in both arms"),
+    ):
+        gain = 100 * (scores["isl"].mean / scores[arm].mean - 1)
+        sentence = narrative.headline(study, contrast)
+        assert f"(+{gain:.1f} %; {told})." in sentence
+        assert sentence in page.text and sentence in text
+        assert f"+{gain:.1f} %" in text.split(f"gain, {told}")[1].splitlines()[2]
+        compared = study.comparisons[contrast]["crops"][0]
+        assert (compared.baseline, compared.num_seeds) == (arm, 2)
+    fair, paper = (sentence for sentence, _ in narrative.statements(study))
+    assert "with the same head" in fair and "with the same head" not in paper
+    # Controls stand in every plot and table; the pictures compare with them.
+    assert "random initialisation with the same head" in page.images[0]["alt"]
+    assert "N = 1, AP at IoU 0.5" in text and "N = 4, PQ" in page.text
+    with (sweep / "report/tables/cell_summary.csv").open() as file:
+        rows = [r for r in csv.DictReader(file) if (r["over"], r["n"]) == ("fields", "1")]
+    assert [r["arm"] for r in rows] == [*arms, "isl − random-head", "isl − random"]
+    assert [r["comparison"] for r in rows] == ["", "", "", "fair", "paper"]
+
+
 def test_headline_is_honest_when_isl_loses(tmp_path, make_dataset, make_sweep):
     dataset = make_dataset(tmp_path / "data", "nucleus")
     noise = {"random": 0.2, "isl": 1.2}

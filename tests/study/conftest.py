@@ -201,15 +201,18 @@ def make_sweep(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
         *,
         n=(1,),
         inits=("random", "isl"),
+        arms=None,
         seeds=(0, 1),
         holes: dict[str, str] | None = None,
         noise: dict[str, float] | None = None,
         crop_size: int = 48,
         stand_in: dict | None = None,
     ) -> Path:
-        noise = noise or {"random": 1.0, "imagenet": 0.8, "isl": 0.4}
+        noise = noise or {"random": 1.0, "random-head": 0.6, "imagenet": 0.8, "isl": 0.4}
         workdir.mkdir(parents=True)
+        # Before there were controls, sweeps named no arms.
         sweep = {"study": dataset.study, "n": n, "inits": inits, "seeds": seeds}
+        sweep |= {"arms": arms, "head": "paper"} if arms else {}
         sweep |= {"data_root": str(dataset.root), "imagenet_stand_in": stand_in}
         (workdir / "sweep.json").write_text(json.dumps(sweep))
 
@@ -225,8 +228,8 @@ def make_sweep(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
         kind = kind_of_study(dataset.study)
         if "isl" in inits:
             score(workdir / "pretrain", FakeModel("stain", 0.1), {"stage": "pretrain"})
-        for init, number, seed in ((i, m, s) for i in inits for m in n for s in seeds):
-            name = run_name(init, number, seed)
+        for arm, number, seed in ((a, m, s) for a in arms or inits for m in n for s in seeds):
+            name = run_name(arm, number, seed)
             folder = workdir / "runs" / name
             hole = (holes or {}).get(name)
             if hole == "missing":
@@ -236,8 +239,9 @@ def make_sweep(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
                 if hole != "unfinished":
                     (folder / "failure.txt").write_text(f"Traceback\nValueError: {hole}\n")
                 continue
-            model = FakeModel(kind, noise[init] / number**0.5 + 0.01 * seed)
-            config = {"stage": "segment", "seed": seed, "init": {"kind": init, "checkpoint": None}}
+            model = FakeModel(kind, noise[arm] / number**0.5 + 0.01 * seed)
+            init = {"kind": arm.removesuffix("-head"), "checkpoint": None}
+            config = {"stage": "segment", "seed": seed, "init": init}
             score(folder, model, config)
         return workdir
 

@@ -106,7 +106,7 @@ def test_files_agree_with_each_other(
         assert stored[over]["std"] == pytest.approx(np.std(values))
     field = dataset.select("test")[1]
     kind = {"pcc": "stain", "iou": "probability", "map": "labels"}[metric]
-    predicted = read_prediction(tmp_path / "run", field.name, kind)
+    predicted = read_prediction(tmp_path / "run", field.name, kind, (field.height, field.width))
     assert predicted is not None and predicted.shape == (field.height, field.width)
     assert summary.table().splitlines()[1].split()[0] == metric
 
@@ -305,7 +305,7 @@ def test_what_is_no_label_image_is_refused_by_name(tmp_path, make_dataset, made,
 def test_many_objects_keep_their_ids(tmp_path):
     labels = np.arange(300 * 300, dtype=np.int32).reshape(300, 300)
     save_prediction(tmp_path / "evaluation" / "predictions", "f", Prediction(labels=labels))
-    np.testing.assert_array_equal(read_prediction(tmp_path, "f", "labels"), labels)
+    np.testing.assert_array_equal(read_prediction(tmp_path, "f", "labels", labels.shape), labels)
 
 
 def test_rows_survive_awkward_field_names(tmp_path):

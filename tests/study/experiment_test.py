@@ -9,7 +9,7 @@ import pytest
 from isl_jax.configs import cell
 from isl_jax.launch.configuration import to_experiment
 from isl_jax.study.experiment import _crop_source, _training_data
-from isl_jax.study.workdir import prepare_workdir
+from isl_jax.study.workdir import changed_settings, prepare_workdir
 
 
 @pytest.fixture
@@ -81,6 +81,26 @@ def test_a_run_from_before_a_setting_existed_can_be_resumed(config, tmp_path):
     now["train"]["patience"] = 3
     with pytest.raises(ValueError, match=r"patience was 0, now 3"):
         prepare_workdir(now, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("init", "before", "now"),
+    [("random", "paper", "none"), ("isl", "paper", "paper"), ("isl", "reference", "reference")],
+)
+def test_a_head_of_before_stood_after_isl_networks_alone(config, tmp_path, init, before, now):
+    config.init.kind = init
+    config.init.checkpoint = "W" if init == "isl" else None
+    config.model.head = now
+    made = to_experiment(config).to_json()
+    stored = json.loads(json.dumps(made))
+    del stored["target"]["distance_peaks"]
+    stored["instances"] = {"h": "auto"}
+    stored["model"]["head"] = before
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    assert changed_settings(made, tmp_path / "config.json") == []
+    config.model.head = "none" if now != "none" else "paper"
+    (told,) = changed_settings(to_experiment(config).to_json(), tmp_path / "config.json")
+    assert told == f"model.head was {now!r}, now {config.model.head!r}"
 
 
 def test_a_run_that_made_several_steps_in_one_call_cannot_be_resumed(config, tmp_path):

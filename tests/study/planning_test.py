@@ -70,6 +70,46 @@ def test_the_grid_is_planned_with_the_pretext_run_first_and_small_n_before_large
         assert run.experiment.init.checkpoint == (str(plan.runs[0].workdir) if is_isl else None)
 
 
+@pytest.mark.parametrize(
+    ("comparison", "arms"),
+    [
+        ("paper", {"random": "none", "imagenet": "none", "isl": "paper"}),
+        ("fair", {"random-head": "paper", "imagenet-head": "paper", "isl": "paper"}),
+        (
+            "both",
+            {"random": "none", "random-head": "paper"}
+            | {"imagenet": "none", "imagenet-head": "paper", "isl": "paper"},
+        ),
+    ],
+)
+def test_the_control_carries_the_head_of_the_isl_arm(make_plan, monkeypatch, comparison, arms):
+    monkeypatch.setattr(planning, "missing_imagenet", lambda *_: None)
+    plan = make_plan(n=(1,), inits=("random", "imagenet", "isl"), comparison=comparison)
+    found = {run.name.removesuffix("_n1_seed0"): run.experiment for run in plan.runs[1:]}
+    assert {name: one.head for name, one in found.items()} == arms
+    assert all(name.startswith(one.init.kind) for name, one in found.items())
+    assert plan.description["arms"] == list(arms)
+    assert (plan.description["head"], plan.description["comparison"]) == ("paper", comparison)
+
+
+def test_networks_without_a_head_need_no_control(dataset, tmp_path):
+    pretrain, segment = pair(dataset)
+    without = dataclasses.replace(segment, model=dataclasses.replace(segment.model, head="none"))
+    nucleus = dataclasses.replace(segment, study="nucleus")
+    for stage in (without, nucleus):
+        plan = plan_sweep(pretrain, stage, Grid((1,), ("random", "isl"), (0,)), tmp_path)
+        assert plan.description["arms"] == ["random", "isl"]
+        assert {run.experiment.head for run in plan.runs} == {"none"}
+
+
+def test_the_head_that_was_chosen_stands_in_both_arms(dataset, tmp_path):
+    pretrain, segment = pair(dataset)
+    chosen = dataclasses.replace(segment.model, head="reference")
+    segment = dataclasses.replace(segment, model=chosen)
+    plan = plan_sweep(pretrain, segment, Grid((1,), ("random", "isl"), (0,)), tmp_path)
+    assert [run.experiment.head for run in plan.runs] == ["none", "none", "reference", "reference"]
+
+
 def test_no_pretext_run_without_isl_or_with_weights_that_are_there(make_plan, tmp_path):
     assert all(run.name != "pretrain" for run in make_plan(inits=("random",)).runs)
     with pytest.raises(FileNotFoundError, match=r"pretext/model\.json: no such file"):
@@ -161,7 +201,9 @@ def test_a_sweep_that_was_scored_on_other_crops_is_not_gone_on_with(dataset, tmp
 
     def plan(seed):
         changed = dataclasses.replace(pretrain, seed=seed)
-        return plan_sweep(changed, segment, Grid((1,), ("random",), (0,), "paper"), tmp_path / "sweep")
+        return plan_sweep(
+            changed, segment, Grid((1,), ("random",), (0,), "paper"), tmp_path / "sweep"
+        )
 
     first = plan(0)
     first.workdir.mkdir()

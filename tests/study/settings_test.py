@@ -95,6 +95,11 @@ def test_of_two_lengths_on_the_command_line_the_more_specific_one_counts():
         ("target", "distance_scale", "miles"),
         ("target", "distance_unit", 0.0),
         *(("instances", "h", h) for h in ("high", "-5", "nan", "inf", "")),
+        *(("instances", "sigma", sigma) for sigma in ("wide", "-1", "nan", "99")),
+        *(("instances", "threshold", threshold) for threshold in ("0", "1", "50", "nan")),
+        *(("instances", "min_size", size) for size in ("-1", "2.5", "big")),
+        ("instances", "tta", 2),
+        ("target", "distance_peaks", "two"),
         (None, "study", "tissue"),
         (None, "writers", "excel"),
         (None, "profile", "5"),
@@ -131,6 +136,26 @@ def test_the_tasks_are_those_of_the_paper():
     assert task(nucleus, "segment", "isl") == (shifted, "none")
     assert task(cell, "segment", "imagenet") == (Task("distance_and_semantic"), "none")
     assert task(cell, "segment", "isl") == (Task("distance_and_semantic"), "paper")
+
+
+@pytest.mark.parametrize("init", ["random", "imagenet", "isl"])
+def test_a_head_that_is_named_stands_after_every_cell_network(init):
+    config = cell.get_config("segment").to_dict()
+    config["data"]["root"] = "DATA"
+    config["init"] |= {"kind": init, "checkpoint": "W" if init == "isl" else None}
+    for head in ("none", "paper", "reference"):
+        config["model"]["head"] = head
+        assert to_experiment(config).head == head
+        assert to_experiment(config | {"study": "nucleus"}).head == "none"
+
+
+def test_the_papers_preset_is_what_there_was_before():
+    config = cell.get_config("segment,preset=paper").to_dict()
+    assert config["target"]["distance_peaks"] == "all"
+    data, instances = config["data"], config["instances"]
+    assert (data["fresh_crops"], data["flips"], data["intensity"]) == (False, False, 0.0)
+    read = {"h": "auto", "sigma": "0", "threshold": "0.5", "min_size": "0", "tta": 1}
+    assert instances == read
 
 
 def test_settings_survive_json():

@@ -14,11 +14,13 @@ from isl_jax.data.store import annotated_subset
 from isl_jax.inference import model as inference
 from isl_jax.inference.model import load_model
 from isl_jax.study import experiment as experiments
+from isl_jax.study import shared_alpha
 from isl_jax.study import sweep as sweeps
 from isl_jax.study.experiment import run_experiment
 from isl_jax.study.grid import Grid
 from isl_jax.study.planning import plan_sweep
 from isl_jax.study.sweep import run_sweep
+from isl_jax.training.losses import LossSettings
 from tests.study.conftest import experiment, pair
 
 
@@ -96,6 +98,39 @@ def test_what_is_done_is_skipped_and_what_was_cut_is_resumed(tmp_path, make_data
     assert summary.read_text() == expected
 
 
+def test_all_arms_of_a_sweep_have_one_alpha_measured_on_the_control(tmp_path, make_dataset):
+    dataset = make_dataset(tmp_path / "data", "cell")
+    grid = Grid(n=(2, 1), inits=("random", "isl"), seeds=(3, 4))
+    sweep(*pair(dataset), grid, tmp_path / "sweep")
+    stored = json.loads((tmp_path / "sweep" / "alpha.json").read_text())
+    runs = sorted((tmp_path / "sweep" / "runs").iterdir())
+    assert len(runs) == 12
+    alphas = {load_model(run).info.training["alpha"] for run in runs}
+    assert list(alphas) == pytest.approx([stored["alpha"]])
+    assert "random weights, head paper, N = 1, seed 3" in stored["measured_on"]
+    # What a run alone measures, of that arm.
+    model = {"encoder": "densenet121", "compute_dtype": "float32", "head": "paper", "slope": 1.0}
+    run_experiment(experiment(dataset, seed=3, model=model), tmp_path / "alone")
+    assert load_model(tmp_path / "alone").info.training["alpha"] == pytest.approx(stored["alpha"])
+
+
+def test_alpha_is_measured_again_for_other_settings_alone(tmp_path, make_dataset, monkeypatch):
+    dataset = make_dataset(tmp_path / "data", "cell")
+    measured = []
+    (tmp_path / "sweep").mkdir()
+    monkeypatch.setattr(shared_alpha, "initial_alpha", lambda e: measured.append(e.seed) or 0.25)
+
+    def alpha(seeds, **changes):
+        pretrain, segment = pair(dataset)
+        segment = dataclasses.replace(segment, **changes)
+        plan = plan_sweep(pretrain, segment, Grid((1,), ("random",), seeds), tmp_path / "sweep")
+        return plan.runs[0].alpha and plan.runs[0].alpha.value()
+
+    assert [alpha((0,)), alpha((5, 0)), alpha((0,), distance_scale="pixels")] == [0.25] * 3
+    assert measured == [0, 0]
+    assert alpha((0,), loss=LossSettings(alpha="7")) is None
+
+
 def test_a_failed_run_is_reported_and_the_others_finish(tmp_path, make_dataset):
     dataset = make_dataset(tmp_path / "data", "cell")
     grid = Grid(n=(99, 1), inits=("random",), seeds=(0,), comparison="paper")
@@ -129,6 +164,29 @@ def test_marker_contrast_is_calibrated_or_as_given(tmp_path, make_dataset):
     assert load_model(tmp_path / "auto").info.postprocessing.h is not None
     run_experiment(experiment(dataset, instances={"h": "12.5"}), tmp_path / "given")
     assert load_model(tmp_path / "given").info.postprocessing.h == 12.5
+
+
+def test_how_maps_are_read_is_calibrated_or_as_given(tmp_path, make_dataset):
+    dataset = make_dataset(tmp_path / "data", "cell")
+    given = {"h": "12.5", "sigma": "1.5", "threshold": "0.4", "min_size": "7", "tta": 4}
+    run_experiment(experiment(dataset, instances=given), tmp_path / "given")
+    info = load_model(tmp_path / "given").info
+    options = info.postprocessing
+    assert (options.h, options.sigma, options.threshold, options.min_size) == (12.5, 1.5, 0.4, 7)
+    assert info.tta == 4
+    auto = dict.fromkeys(("h", "sigma", "threshold", "min_size"), "auto")
+    run_experiment(experiment(dataset, instances=auto), tmp_path / "auto")
+    found = load_model(tmp_path / "auto").info.postprocessing
+    assert found.h is not None and found.threshold in (0.3, 0.4, 0.5, 0.6, 0.7)
+    assert load_model(tmp_path / "auto", tta=8).info.tta == 8
+
+
+def test_nuclei_have_their_threshold_calibrated(tmp_path, make_dataset):
+    dataset = make_dataset(tmp_path / "data", "nucleus")
+    instances = {"h": "auto", "sigma": "auto", "threshold": "auto", "min_size": "3"}
+    run_experiment(experiment(dataset, "nucleus", instances=instances), tmp_path / "run")
+    options = load_model(tmp_path / "run").info.postprocessing
+    assert (options.h, options.sigma, options.min_size) == (None, 0.0, 3)
 
 
 def test_stain_weights_only_may_start_an_isl_run(tmp_path, make_dataset):
