@@ -4,23 +4,37 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo
 
-.PHONY: env env-dev demo test lint format bench clean
+.PHONY: env env-dev demo test fuzz kill lint format bench clean
 
 env: $(VENV)/test.stamp
 
 env-dev: $(VENV)/dev.stamp
 
-# The stamps make the environment anew exactly when its description has changed.
+# The stamps make the environment anew exactly when its description has changed. One that was cut
+# while it was made (`unfinished`), or has lost its pip, is begun again.
 $(VENV)/%.stamp: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed, found " + sys.version)'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	test ! -e $(VENV)/unfinished && $(BIN)/python -m pip --version >/dev/null 2>&1 || \
+		$(PYTHON) -m venv --clear $(VENV)
+	touch $(VENV)/unfinished
+	$(BIN)/python -m pip install --quiet --upgrade pip && \
+		$(BIN)/python -m pip install --quiet --editable '.[$*]' || { rm $(VENV)/unfinished; exit 1; }
+	rm $(VENV)/unfinished
 	touch $@
 
 # The paper's comparison on simulated cells: pretrain, fine-tune on one image, compare.
 demo: env
 	PATH="$(CURDIR)/$(BIN):$$PATH" PYTHON="$(CURDIR)/$(BIN)/python" sh launch/demo.sh $(DEMO)
+
+# By hand: damaged files (a table, and every outcome that is wrong), and commands killed.
+N ?= 10000
+TIMES ?= 20
+
+fuzz: env
+	$(BIN)/python -m tests.fuzz.trial $(N)
+
+kill: env
+	$(BIN)/python -m tests.reliability.kill $(TIMES)
 
 test: env
 	$(BIN)/python -m pytest

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from isl_jax.launch.configuration import configure_jax
 from isl_jax.launch.memory import keep_freed_memory
+from isl_jax.launch.processes import tell_devices
 from isl_jax.study.planning import Plan, PlannedRun
 from isl_jax.study.sweep import describe_sweep, run_one
 
@@ -23,6 +24,7 @@ class Job:
         """Run it; returns what went wrong, if anything did."""
         keep_freed_memory()
         configure_jax()
+        tell_devices()
         return run_one(self.run)
 
     def checkpoint(self) -> Any:

@@ -73,7 +73,8 @@ def _flood(peak, left, values, waiting, below, labels):
 
     Returns how many remain.
     """
-    around = _steps(labels)
+    # Unsigned: what is never negative is looked up faster.
+    around = _steps(labels).astype(np.uint64)
     at, level = peak, -values[peak]
     values[at] = level
     below[at] = -1
@@ -86,15 +87,15 @@ def _flood(peak, left, values, waiting, below, labels):
             continue
         waiting[level] = below[at]
         for step in around:
-            near = at + step
+            near = np.uint64(at) + step
             value = values[near]
             if value < 0 and (
-                level > _NEAR_OTHERS or _label_at(near, labels) == _label_at(at, labels)
+                level > _NEAR_OTHERS or _label_at(np.int64(near), labels) == _label_at(at, labels)
             ):
                 value = min(level, -value)
                 values[near] = value
                 below[near] = waiting[value]
-                waiting[value] = near
+                waiting[value] = np.int32(near)
                 left -= 1
     waiting[: level + 1] = -1
     return left

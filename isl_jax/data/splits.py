@@ -71,7 +71,7 @@ def split_by_files(groups: Mapping[str, str], folder: Path) -> dict[str, str]:
             if split == "val":
                 continue
             raise FileNotFoundError(f"{path}: no such file; it lists one field name a line")
-        for line in path.read_text().splitlines():
+        for line in _text(path).splitlines():
             name = line.strip()
             if not name or name.startswith("#"):
                 continue
@@ -85,6 +85,13 @@ def split_by_files(groups: Mapping[str, str], folder: Path) -> dict[str, str]:
         raise ValueError(f"{folder / 'train.txt'}: names no field")
     check_disjoint({name: groups[name] for name in split_of}, split_of)
     return split_of
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: is no text in UTF-8 ({error}); save it as UTF-8") from None
 
 
 def check_disjoint(groups: Mapping[str, str], split_of: Mapping[str, str]) -> None:

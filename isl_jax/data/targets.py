@@ -56,10 +56,9 @@ def distance_map(
         squared = _squared_distance(labels)
     if peaks == "single":
         keep_single_peaks(squared, labels)
-    distance = np.sqrt(squared, dtype=np.float32)
     if scale == "normalised":
-        _scale_peaks(distance, labels, np.float32(NORMALISED_PEAK))
-    return distance
+        return _scaled_roots(squared, labels, np.float32(NORMALISED_PEAK))
+    return np.sqrt(squared, dtype=np.float32)
 
 
 def _compact(labels: np.ndarray) -> np.ndarray:
@@ -141,14 +140,21 @@ def _bound_along_row(labels, squared):
 
 
 @compiled()
-def _scale_peaks(distance, labels, peak):
-    """Scale each label's maximum to `peak`, in place; labels: int32, 0 = background, compact."""
-    factors = np.zeros(labels.max() + 1 if labels.size else 1, distance.dtype)
+def _scaled_roots(squared, labels, peak):
+    """Square roots, scaled for each label's maximum to be `peak`; labels: int32, compact."""
+    highest = np.zeros(labels.max() + 1, np.int32)
     for y in range(labels.shape[0]):
         for x in range(labels.shape[1]):
-            factors[labels[y, x]] = max(factors[labels[y, x]], distance[y, x])
-    for label in range(1, len(factors)):
-        factors[label] = peak / factors[label] if factors[label] > 0 else 0
+            label = labels[y, x]
+            if label != 0 and squared[y, x] > highest[label]:
+                highest[label] = squared[y, x]
+    factors = np.zeros(len(highest), np.float32)
+    for label in range(1, len(highest)):
+        if highest[label] > 0:
+            factors[label] = peak / np.sqrt(np.float32(highest[label]))
+    distance = np.empty(labels.shape, np.float32)
     for y in range(labels.shape[0]):
         for x in range(labels.shape[1]):
-            distance[y, x] *= factors[labels[y, x]]
+            root = np.sqrt(np.float32(squared[y, x]))
+            distance[y, x] = root * factors[labels[y, x]]
+    return distance

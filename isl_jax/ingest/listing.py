@@ -7,6 +7,8 @@ import stat
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from isl_jax.data.description import DESCRIPTION
+from isl_jax.data.store import FIELDS_DIR
 from isl_jax.ingest.ome_zarr import is_zarr, list_zarr_images
 from isl_jax.ingest.tiff import TIFF_SUFFIXES
 
@@ -17,8 +19,8 @@ IMAGE_SUFFIXES = (*TIFF_SUFFIXES, ".png", ".npy", ".zarr")
 _CELLPOSE = re.compile(r"_seg\.npy$|_cp_masks\.\w+$|_cp_output\.\w+$", re.IGNORECASE)
 _BESIDE_IMAGE = re.compile(r"(?P<image>.+)_(?:flows|dP|outlines|cp_outlines)\.\w+$", re.IGNORECASE)
 _STEM = re.compile(r"(\.ome)?\.[^.]+$", re.IGNORECASE)
-# What isl-prepare and isl-predict leave in their folders.
-_PREPARED, _RECORDS = "dataset.json", "records"
+# Where isl-predict notes what it wrote.
+_RECORDS = "records"
 
 
 def image_stem(path: Path) -> str:
@@ -42,8 +44,8 @@ def find_image(folder: Path, stem: str) -> Path | None:
 
 
 def is_prepared(folder: Path) -> bool:
-    """Whether a folder is a prepared data set."""
-    return (folder / _PREPARED).is_file()
+    """Whether a folder is a prepared data set of ours; nnU-Net has a dataset.json of its own."""
+    return (folder / DESCRIPTION).is_file() and (folder / FIELDS_DIR).is_dir()
 
 
 def predicted_in(folder: Path) -> frozenset[str]:

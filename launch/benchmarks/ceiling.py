@@ -74,10 +74,10 @@ def main(*, peer: bool) -> dict:
 def _ceiling(truths: Sequence[np.ndarray]) -> list[dict]:
     masks = [truth > 0 for truth in truths]
     rules = _fixed_rules()
-    maps = {
-        (scale, peaks): [distance_map(truth, scale, peaks) for truth in truths]
-        for scale, peaks in {(scale, peaks) for _, scale, peaks, _ in rules}
-    }
+    maps: dict[tuple[DistanceScale, DistancePeaks], list[np.ndarray]] = {}
+    for _, scale, peaks, _ in rules:
+        if (scale, peaks) not in maps:
+            maps[scale, peaks] = [distance_map(truth, scale, peaks) for truth in truths]
     for start in ("default", "paper"):
         scale, peaks, default = RULES[start]
         given = {"sigma": 0.0, "threshold": 0.5, "min_size": 0}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from isl_jax.configs import base, brightfield, cell, demo, hela, nucleus
+from isl_jax.configs import base, brightfield, cell, demo, hela, nucleus, t98g
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ def test_unknown_arguments_are_refused_with_what_is_known(argument, told):
         cell.get_config(argument)
 
 
-@pytest.mark.parametrize("study", [nucleus, cell, demo, hela, brightfield])
+@pytest.mark.parametrize("study", [nucleus, cell, demo, hela, brightfield, t98g])
 def test_every_study_has_both_stages_and_a_sweep_of_them(study):
     pretrain, segment = study.get_config("pretrain"), study.get_config("segment,init=isl,n=7")
     both = study.get_config("")

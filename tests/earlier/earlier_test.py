@@ -98,7 +98,7 @@ def test_sweep_reports_the_same_table(earlier, study, monkeypatch):
 
 @pytest.mark.parametrize("study", STUDIES)
 def test_every_run_of_the_sweep_is_done(earlier, study, launch):
-    """The command that made the sweep, but for the key that is gone."""
+    """The command that made the sweep, but for the key that is gone, and what is default since."""
     settings = {
         "data.root": earlier / "data" / study, "model.encoder": "tiny", "data.crop_size": 64,
         "data.crops_per_image": 2, "data.fresh_crops": False, "writers": "",
@@ -107,9 +107,9 @@ def test_every_run_of_the_sweep_is_done(earlier, study, launch):
     }  # fmt: skip
     ended = launch(
         "sweep",
-        f"--config={CHECKOUT}/configs/demo.py:study={study},init=random",
+        f"--config={CHECKOUT}/configs/demo.py:study={study},init=random,preset=paper",
         *(f"--config.{key}={value}" for key, value in settings.items()),
-        *("--n=1", "--inits=random,isl", "--seeds=0", "--dry_run"),
+        *("--n=1", "--inits=random,isl", "--seeds=0", "--comparison=paper", "--dry_run"),
         f"--workdir=sweep_{study}",
         cwd=earlier,
         XLA_FLAGS="",  # one device, as it was

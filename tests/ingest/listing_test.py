@@ -55,6 +55,12 @@ def test_what_commands_and_cellpose_wrote_is_no_image(tmp_path):
     assert is_left_over(tmp_path / "z_dP.tif", {"z"}) and not is_left_over(tmp_path / "z_dP.tif")
 
 
+def test_a_data_set_of_another_program_holds_images(tmp_path):
+    touch(tmp_path, "imagesTr/a_0000.tif")
+    (tmp_path / "dataset.json").write_text('{"channel_names": {"0": "phase"}}')  # nnU-Net's
+    assert listed(tmp_path) == ["imagesTr/a_0000.tif"]
+
+
 @pytest.mark.parametrize("name", ["x.tif", "x.ome.tif", "x.OME.TIFF", "x.ome.zarr", "x.npy"])
 def test_the_stem_of_an_image(tmp_path, name):
     assert image_stem(tmp_path / name) == "x"

@@ -34,10 +34,7 @@ def storage(count: int, key: str = "0", kind: str = "FloatStorage") -> bytes:
 
 def tensor(shape: tuple, strides: tuple, count: int = 4, offset: int = 0) -> bytes:
     """Opcodes of a tensor that lies in a storage of `count` values."""
-    numbers = pickle.dumps((offset, shape, strides), 2)[2:-1]
-    # Arguments are (storage, offset, shape, strides): the three are taken out of their tuple.
     parts = [pickle.dumps(part, 2)[2:-1] for part in (offset, shape, strides)]
-    assert numbers
     return b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage(count) + b"".join(parts) + b"tR"
 
 

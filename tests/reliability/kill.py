@@ -19,11 +19,14 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import tifffile
+from safetensors.numpy import load_file
+
 HERE = Path(__file__).parents[2]
 # Names and values that differ between two runs of one command.
 _FREE = ("timing.json", "environment.json")
 _TIMES = re.compile(
-    rb'"(created|seconds|images_per_second|time|wall_time|inputs|git_revision|peak_\w+)"'
+    rb'"(created|\w*seconds|images_per_second|\w*time|data_wait|inputs|git_revision|peak_\w+)"'
     rb"|Made .* by isl_jax|config_hash|memory_mib"
 )
 _TINY = [
@@ -102,7 +105,7 @@ def contents(folder: Path) -> dict[str, str]:
         if "/checkpoints/" in name:  # orbax names and numbers its files anew
             found[name.split("/checkpoints/")[0] + "/checkpoints"] = ""
             continue
-        data = path.read_bytes()
+        data = _content(path)
         if path.suffix in (".json", ".jsonl", ".html"):
             data = b"\n".join(line for line in data.splitlines() if not _TIMES.search(line))
             data = re.sub(rb"[\d:.]+(e-\d+)? ?s\b", b"", data)
@@ -110,6 +113,15 @@ def contents(folder: Path) -> dict[str, str]:
             data = b""
         found[name] = hashlib.sha256(data).hexdigest()[:12]
     return found
+
+
+def _content(path: Path) -> bytes:
+    """What a file holds; of formats that note a date or a number of their own, the arrays."""
+    if path.suffix == ".tif":
+        return tifffile.imread(path).tobytes()
+    if path.suffix == ".safetensors":
+        return repr([(k, v.tobytes()) for k, v in sorted(load_file(path).items())]).encode()
+    return path.read_bytes()
 
 
 def given(root: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from isl_jax.report import narrative
+from isl_jax.report import narrative, wording
 from isl_jax.report import page as report
 from isl_jax.report.results import find_studies
 
@@ -111,11 +111,11 @@ def test_the_papers_gain_and_the_fair_one_stand_side_by_side(tmp_path, make_data
         ("paper", "random", "with the head after ISL only"),
         ("fair", "random-head", "same network in both arms"),
     ):
-        gain = 100 * (scores["isl"].mean / scores[arm].mean - 1)
+        gain = wording.percent(scores["isl"].mean / scores[arm].mean - 1)
         sentence = narrative.headline(study, contrast)
-        assert f"(+{gain:.1f} %; {told})." in sentence
+        assert f"({gain}; {told})." in sentence
         assert sentence in page.text and sentence in text
-        assert f"+{gain:.1f} %" in text.split(f"gain, {told}")[1].splitlines()[2]
+        assert gain in text.split(f"gain, {told}")[1].splitlines()[2]
         compared = study.comparisons[contrast]["crops"][0]
         assert (compared.baseline, compared.num_seeds) == (arm, 2)
     fair, paper = (sentence for sentence, _ in narrative.statements(study))

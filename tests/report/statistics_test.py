@@ -135,18 +135,18 @@ def test_annotations_needed_interpolates_over_log_n():
 def test_interval_over_fields_and_seeds_knows_that_runs_differ():
     rng = np.random.default_rng(0)
     noise = rng.normal(size=(12, 4))
-    fields_alone = crossed_interval(0.1 + 0.01 * noise)
-    runs = crossed_interval(0.1 + 0.01 * noise + np.array([-0.1, 0.1, -0.05, 0.05]))
+    fields_alone = statistics.crossed_interval(0.1 + 0.01 * noise)
+    runs = statistics.crossed_interval(0.1 + 0.01 * noise + np.array([-0.1, 0.1, -0.05, 0.05]))
     assert 0 < fields_alone.low < fields_alone.high
     assert runs.low < 0 < runs.high  # though every field is above 0 over its seeds
     one = noise[:, :1]
-    alone, single = crossed_interval(one), bootstrap_interval(one[:, 0])
+    alone, single = statistics.crossed_interval(one), statistics.bootstrap_interval(one[:, 0])
     assert (alone.low, alone.high) == pytest.approx((single.low, single.high), abs=0.05)
 
 
 def test_interval_over_fields_and_seeds_leaves_out_what_is_missing():
     values = np.array([[0.2, np.nan, 0.4], [0.3, np.nan, np.nan], [np.nan] * 3, [0.1, np.nan, 0.2]])
-    found = crossed_interval(values)
+    found = statistics.crossed_interval(values)
     assert 0.1 <= found.low < found.high <= 0.4
     for nothing in (values[:1], values[2:3], np.zeros((0, 0)), np.full((3, 2), np.nan)):
-        assert np.isnan(crossed_interval(nothing).low)
+        assert np.isnan(statistics.crossed_interval(nothing).low)
