@@ -31,7 +31,7 @@ N ?= 10000
 TIMES ?= 20
 
 fuzz: env
-	$(BIN)/python -m tests.fuzz.trial $(N)
+	JAX_PLATFORMS=cpu $(BIN)/python -m tests.fuzz.trial $(N)
 
 kill: env
 	$(BIN)/python -m tests.reliability.kill $(TIMES)

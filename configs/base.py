@@ -120,6 +120,40 @@ def _data() -> dict[str, Any]:
     }
 
 
+def _model() -> dict[str, Any]:
+    return {
+        "encoder": "densenet121",
+        # Of the training: float32, bfloat16, or auto, bfloat16 on GPU and TPU, float32 on
+        # CPU. h is calibrated and scores are made in float32.
+        "compute_dtype": "auto",
+        # Two convolutions after the U-Net, cell study: none, paper (the last one linear) or
+        # reference (each with BatchNorm and ReLU, as the authors' code), whatever the first
+        # weights are. auto: paper after an ISL network, none otherwise, as the paper has
+        # it. A sweep gives ISL's to the control, too (`isl-sweep --comparison`).
+        "head": "auto",
+        # Slope of eq. (1), nucleus study from ISL. Paper: 1.
+        "slope": 1.0,
+    }
+
+
+def _instances() -> dict[str, Any]:
+    # How maps become labels: numbers, or auto, chosen on the annotated training images for
+    # the highest mAP (nuclei: IoU).
+    return {
+        # Contrast of a marker in map units, 0 or more. Paper: 10 on its maps.
+        "h": "auto",
+        # Gaussian that smooths the distance map before, pixels. Paper: none, 0.
+        "sigma": "auto",
+        # Foreground probability. Paper: 0.5.
+        "threshold": "auto",
+        # Pixels of the smallest object. Paper: 0.
+        "min_size": "auto",
+        # Predictions of an image that are averaged: 1, 4 (flipped) or 8 (flipped and
+        # turned). Paper: 1.
+        "tta": 1,
+    }
+
+
 def study_config(
     study: str,
     argument: dict[str, str],
@@ -148,19 +182,7 @@ def study_config(
             # Number of annotated images (not crops) of a segmentation run.
             "num_annotated": int(argument["n"]),
             "data": _data(),
-            "model": {
-                "encoder": "densenet121",
-                # Of the training: float32, bfloat16, or auto, bfloat16 on GPU and TPU, float32 on
-                # CPU. h is calibrated and scores are made in float32.
-                "compute_dtype": "auto",
-                # Two convolutions after the U-Net, cell study: none, paper (the last one linear) or
-                # reference (each with BatchNorm and ReLU, as the authors' code), whatever the first
-                # weights are. auto: paper after an ISL network, none otherwise, as the paper has
-                # it. A sweep gives ISL's to the control, too (`isl-sweep --comparison`).
-                "head": "auto",
-                # Slope of eq. (1), nucleus study from ISL. Paper: 1.
-                "slope": 1.0,
-            },
+            "model": _model(),
             "init": {
                 # random, imagenet or isl.
                 "kind": argument["init"],
@@ -185,21 +207,7 @@ def study_config(
                 # Batches that auto averages over.
                 "alpha_batches": 8,
             },
-            # How maps become labels: numbers, or auto, chosen on the annotated training images for
-            # the highest mAP (nuclei: IoU).
-            "instances": {
-                # Contrast of a marker in map units, 0 or more. Paper: 10 on its maps.
-                "h": "auto",
-                # Gaussian that smooths the distance map before, pixels. Paper: none, 0.
-                "sigma": "auto",
-                # Foreground probability. Paper: 0.5.
-                "threshold": "auto",
-                # Pixels of the smallest object. Paper: 0.
-                "min_size": "auto",
-                # Predictions of an image that are averaged: 1, 4 (flipped) or 8 (flipped and
-                # turned). Paper: 1.
-                "tta": 1,
-            },
+            "instances": _instances(),
             "train": _train(20_000, 1e-3, segment),
         }
     )

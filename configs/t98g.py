@@ -6,8 +6,8 @@
         --workdir=S
     isl-report --workdir=S
 
-There is nothing to learn a pretext task from. The weights of another one travel, where it had as many
-channels: `--inits=random,isl --isl_checkpoint=W0`, with the pretext run of configs/hela.py.
+There is nothing to learn a pretext task from. The weights of another one travel, where it had as
+many channels: `--inits=random,isl --isl_checkpoint=W0`, with the pretext run of configs/hela.py.
 """
 
 from ml_collections import ConfigDict

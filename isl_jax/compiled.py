@@ -27,7 +27,7 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
 def _forgive_full_disk(dispatcher: Any) -> None:
     """What cannot be kept, or was kept damaged, is compiled anew."""
-    cache = getattr(dispatcher, "_cache", None)
+    cache: Any = getattr(dispatcher, "_cache", None)
     save, load = getattr(cache, "save_overload", None), getattr(cache, "load_overload", None)
     if save is None or load is None:  # another numba
         return

@@ -6,12 +6,14 @@ read is held against what it should be: ValueError names a damaged file and the 
 """
 
 import contextlib
+import errno
 import itertools
 import json
 import os
 import platform
 import re
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,9 @@ _DRAFT_SUFFIX = ".partial"
 _numbers = itertools.count()
 _HOST = re.sub(r"\W", "", platform.node())[:24] or "host"
 _DRAFT = re.compile(rf"\..+\.(\w+)-(\d+)-\d+{re.escape(_DRAFT_SUFFIX)}(?:\.[^.]+)?")
+# Errors of a disk, or a share of it, that is full; numpy only says how far it came.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_CUT_SHORT = re.compile(r"\d+ requested and \d+ written")
 _KINDS = {
     str: "text", int: "a whole number", float: "a finite number", bool: "true or false",
     dict: "a table", list: "a list", None: "null",
@@ -37,8 +42,9 @@ def written_whole(path: Path) -> Iterator[Path]:
     _restore(path)
     draft = _hidden(path, f"{_HOST}-{os.getpid()}-{next(_numbers)}", most=40)
     try:
-        yield draft
-        _take_the_place_of(path, draft)
+        with _told_if_full(path):
+            yield draft
+            _take_the_place_of(path, draft)
     except BaseException:
         _remove(draft)
         raise
@@ -58,8 +64,23 @@ def resumed_whole(path: Path, tag: str = "") -> Iterator[Path]:
     for other in path.parent.iterdir() if path.parent.is_dir() else ():
         if other != draft and re.fullmatch(names, other.name) and not _DRAFT.fullmatch(other.name):
             _remove(other)
-    yield draft
-    _take_the_place_of(path, draft)
+    with _told_if_full(path):
+        yield draft
+        _take_the_place_of(path, draft)
+
+
+@contextlib.contextmanager
+def _told_if_full(path: Path) -> Iterator[None]:
+    """A full disk, which libraries put into words of their own, as an OSError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL and not _CUT_SHORT.search(str(error)):
+            raise
+        told = os.strerror(error.errno if error.errno in _FULL else errno.ENOSPC)
+        full = OSError(f"{path}: could not be written ({told}); make room and run again")
+        full.errno = errno.ENOSPC
+        raise full from error
 
 
 def clear_drafts(folder: Path) -> None:
@@ -88,10 +109,13 @@ def _hidden(path: Path, tag: str, most: int = 255) -> Path:
 
 def _remove(path: Path) -> None:
     with contextlib.suppress(OSError):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
+        if not path.is_dir() or path.is_symlink():
             path.unlink(missing_ok=True)
+        for _ in range(10):  # libraries write on in threads of theirs
+            shutil.rmtree(path, ignore_errors=True)
+            if not path.exists():
+                return
+            time.sleep(0.02)
 
 
 def _take_the_place_of(path: Path, draft: Path) -> None:
@@ -118,8 +142,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text, whole or not at all."""
-    write_bytes(path, text.encode())
+    """Write UTF-8 text, whole or not at all; bytes of names that are no text are shown."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -195,7 +219,8 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        told = error.strerror or (os.strerror(error.errno) if error.errno else error)
         raise OSError(
-            f"{path}: could not be written ({error.strerror or error}); what was there before "
+            f"{path}: could not be written ({told}); what was there before "
             "stays: make room, then the same command goes on from the last checkpoint"
         ) from error

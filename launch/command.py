@@ -1,6 +1,7 @@
 """What every command shares: help that explains, one clear line for bad input, exit statuses."""
 
 import inspect
+import io
 import os
 import sys
 import threading
@@ -47,6 +48,7 @@ def _parse(argv: list[str]) -> list[str]:
     if not (flags.FLAGS["verbosity"].present or _DEBUG.value):
         logging.set_verbosity(logging.FATAL)
         threading.excepthook = lambda _: None
+        sys.unraisablehook = lambda _: None
         sys.excepthook = _tell_of_main_thread
     return argv[:1]
 
@@ -72,6 +74,10 @@ def command(main: Callable[[], int | None]) -> Callable[[], None]:
             if _DEBUG.value:
                 raise
             _fail(error)
+        except MemoryError as error:
+            if _DEBUG.value:
+                raise
+            _fail(MemoryError(f"the memory does not suffice ({error})"))
         except KeyboardInterrupt:
             print("stopped by the user", file=sys.stderr)
             return 130
@@ -79,6 +85,10 @@ def command(main: Callable[[], int | None]) -> Callable[[], None]:
     def run() -> None:
         if {"--help", "-help", "-h"} & set(sys.argv[1:]):
             show_help()
+        # Names of files may be no text.
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
         # C++ logs of XLA are noise for the users of a command.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         app.run(reported, flags_parser=_parse)

@@ -8,7 +8,8 @@ Writes evaluation/crops.csv, evaluation/fields.csv, evaluation/summary.json and 
 of each field into the workdir. With --predictions, label images of another program, called after
 the fields (`<field>.tif`, `<field>_cp_masks.png`), are scored by the same code against the same
 truth; with --sweep on the crops of that sweep, whose report then shows them beside its own runs.
-Scores on other crops, which cannot be compared, are replaced only with --overwrite.
+Scores on other crops or with another --tta, which cannot be compared, are replaced only with
+--overwrite.
 """
 
 import dataclasses
@@ -21,6 +22,8 @@ from isl_jax.data.crops import NO_MARGIN, CropPlan
 from isl_jax.data.store import open_dataset
 from isl_jax.files import read_json
 from isl_jax.inference.augmented import TTA
+from isl_jax.inference.info import read_info
+from isl_jax.inference.model import model_folder
 from isl_jax.ingest.labels import read_label_image
 from isl_jax.ingest.listing import stem_of_image
 from isl_jax.launch.command import command
@@ -34,6 +37,7 @@ from isl_jax.study.records import (
     read_summary,
     read_sweep,
     recorded_crops,
+    recorded_tta,
     told_change,
 )
 from isl_jax.study.scoring import Summary
@@ -62,7 +66,7 @@ _TTA = flags.DEFINE_enum(
     [str(number) for number in TTA],
     "Predict each image so often, flipped and turned; default: the model's.",
 )
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace scores that were made on other crops.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace scores that were made otherwise.")
 # What a run's config.json says of its crops.
 _DATA_KEYS = {
     "root?": (str, None), "crop_size?": int, "crops_per_image?": int, "margin?": [float],
@@ -123,7 +127,15 @@ def _evaluate_run() -> tuple[Summary, Path]:
     sweep = next((folder for folder in above if (folder / SWEEP).exists()), None)
     plan = _plan(workdir, sweep, data)
     configure_jax()
-    tta = None if _TTA.value is None else int(_TTA.value)
+    before = read_summary(workdir, _SPLIT.value)
+    tta = read_info(model_folder(workdir) / "model.json").tta
+    tta = tta if _TTA.value is None else int(_TTA.value)
+    if before is not None and recorded_tta(before) != tta and not _OVERWRITE.value:
+        raise ValueError(
+            f"{evaluation_folder(workdir, _SPLIT.value)}: belongs to scores with "
+            f"--tta={recorded_tta(before)}, which cannot be compared with those of {tta}; give "
+            "--overwrite to replace them all the same"
+        )
     with locked(workdir, "choose another --workdir"):
         return evaluate_run(workdir, dataset, plan, split=_SPLIT.value, tta=tta), workdir
 

@@ -8,8 +8,6 @@ import pkgutil
 import sys
 from pathlib import Path
 
-import jax
-
 # glibc, malloc.h
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 # What drivers of NVIDIA, AMD and Google show below /dev, and Windows' own below WSL.
@@ -41,7 +39,7 @@ def keep_freed_memory() -> bool:
 
 def computes_on_cpu(devices: Path = Path("/dev")) -> bool:
     """Whether jax is going to compute on the CPU; told without starting it, which takes threads."""
-    chosen = jax.config.jax_platforms
+    chosen = os.environ.get("JAX_PLATFORMS")
     if chosen:
         return chosen.split(",")[0] == "cpu"
     plugins = importlib.util.find_spec("jax_plugins")

@@ -106,6 +106,8 @@ def main() -> int:
     configure_jax()
     path = model_folder(_needed(_MODEL))
     tta = None if _TTA.value is None else int(_TTA.value)
+    if tta is not None and _FROM_MAPS.value:
+        raise ValueError("--tta averages what the network says; --from_maps does without it")
     model = load_model(path, compute_dtype=jnp.dtype(_COMPUTE_DTYPE.value), tta=tta)
     model.info = _with_flags(model.info)
     # Names of files may be no text.

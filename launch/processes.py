@@ -134,7 +134,7 @@ def tell_devices() -> None:
 
 
 def _cpu_is_chosen() -> bool:
-    return (jax.config.jax_platforms or "").startswith("cpu")
+    return os.environ.get("JAX_PLATFORMS", "").startswith("cpu")
 
 
 def _warn(text: str) -> None:

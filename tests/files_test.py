@@ -129,3 +129,43 @@ def test_a_full_disk_is_told_with_the_way_on(tmp_path):
     told = r"x: could not be written \(full\).*make room"
     with pytest.raises(OSError, match=told), explained(tmp_path / "x"):
         raise OSError(28, "full")
+
+
+def test_a_full_disk_is_told_by_the_name_that_was_to_be_written(tmp_path):
+    for error in (OSError(28, "x"), OSError("25600 requested and 8128 written")):
+        for context in (written_whole, resumed_whole):
+            told = r"a/x: could not be written \(No space left on device\); make room"
+            with pytest.raises(OSError, match=told) as raised, context(tmp_path / "a" / "x"):
+                raise error
+            assert raised.value.errno == 28
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("[]", "it is no table"),
+        ("{}", "it has no 'n'"),
+        ('{"n": true}', "n is 'True', expected a whole number"),
+        ('{"n": 1, "x": NaN}', "x is 'nan', expected a finite number"),
+        ('{"n": 1, "x": 1e999}', "expected a finite number"),
+        ('{"n": 1, "names": ["a", 1]}', r"names\[1\] is '1', expected text"),
+        ('{"n": 1, "inner": {"deep": [3]}}', "deep is no table"),
+        ("[" * 100_000, "recursion"),
+    ],
+)
+def test_json_that_is_not_as_it_should_be_is_named(tmp_path, content, told):
+    keys = {
+        "n": int, "x?": (float, None), "names?": [str], "inner?": {"deep": {"er": int}},
+    }  # fmt: skip
+    path = tmp_path / "a.json"
+    path.write_text('{"n": 1, "x": null, "names": ["a"], "inner": {"deep": {"er": 2}}}')
+    assert read_json(path, remedy="run again", keys=keys)["n"] == 1
+    path.write_text(content)
+    with pytest.raises(ValueError, match=rf"a\.json: damaged \(.*{told}.*\); run again"):
+        read_json(path, remedy="run again", keys=keys)
+
+
+def test_lines_that_are_none_of_ours_are_passed_over(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"step": 1}\n[1]\n{"loss": 2}\n{"step": "x"}\n\xff\n{"step": 2}\n{"st')
+    assert read_json_lines(path, {"step": int}) == [{"step": 1}, {"step": 2}]

@@ -99,7 +99,7 @@ def _signal(dataset: Dataset, field: Field, rule: CropRule) -> np.ndarray:
 
 def _draw_seed(seed: int, name: str, *more: int) -> list[int]:
     # By the field's name: its crops do not depend on which other fields are in the subset.
-    return [seed, crc32(name.encode()), *more]
+    return [seed, crc32(name.encode("utf-8", "surrogateescape")), *more]
 
 
 def fixed_crops(

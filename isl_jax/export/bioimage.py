@@ -163,12 +163,27 @@ def _licence(text: str) -> dict[str, str]:
         return {}
 
 
+def _reading(info: ModelInfo) -> str:
+    """How labels follow from the maps."""
+    options = info.postprocessing
+    foreground = f"Foreground: probability above {options.threshold:g}."
+    smallest = f"Objects of fewer than {options.min_size} pixels are dropped."
+    if info.task.is_stain:
+        return ""
+    if not info.task.has_distance:
+        return f"{foreground} {smallest}"
+    return (
+        f"{foreground} Marker contrast h of the watershed, in map units: {options.h}, after "
+        f"a Gaussian of sigma {options.sigma:g} pixels on the distance map. {smallest}"
+    )
+
+
 def _readme(info: ModelInfo, name: str) -> str:
     return f"""# {name}
 
 Input: {len(info.channels)} label-free planes ({", ".join(info.channels)}), raw.
 Stage: {info.stage} ({info.study} study), encoder {info.network.encoder}.
-Marker contrast h of the watershed, in map units: {info.postprocessing.h}.
+{_reading(info)}
 Licence of the weights: {info.licence}.
 
 ## Validation

@@ -19,7 +19,8 @@ def augmented(
     """Mean outputs `[B, H, W, K]` of images `[B, H, W, C]`, float32, each turned back.
 
     `tta` 1 takes the images as they are, 4 their flips (which keep the shape of the image, so that
-    nothing is compiled anew), 8 the flips and their transposes.
+    nothing is compiled anew), 8 the flips and their transposes: as many times the time, and no more
+    memory.
     """
     if tta == 1:
         return outputs_of(images)

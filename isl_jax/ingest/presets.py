@@ -141,7 +141,9 @@ def load_layout(name: str) -> Layout:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: is not valid {path.suffix[1:]} ({error})") from None
     try:
-        return layout_from_options(options, source=str(path))
+        layout = layout_from_options(options, source=str(path))
+        layout.regex()  # what is wrong with the pattern is told here, where the file is known
+        return layout
     except ValueError as error:
         told = str(error)
         raise ValueError(told if str(path) in told else f"{path}: {told}") from None

@@ -2,6 +2,7 @@
 
 import datetime
 import re
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,8 @@ def write_report(workdir: Path) -> tuple[Path, str]:
     with written_whole(folder) as draft:
         (draft / "figures").mkdir(parents=True)
         (draft / "tables").mkdir()
-        sections = [_section(study, draft, several=len(studies) > 1) for study in studies]
+        names = _names(studies)
+        sections = [_section(s, draft, n) for s, n in zip(studies, names, strict=True)]
         page = environment.get_template("report.html").render(
             sections=sections,
             version=metadata.version("isl-jax"),
@@ -54,11 +56,22 @@ def write_report(workdir: Path) -> tuple[Path, str]:
     return folder / PAGE, "\n\n".join(tables.text_table(study) for study in studies)
 
 
-def _section(study: Study, folder: Path, *, several: bool) -> dict[str, Any]:
+def _names(studies: Sequence[Study]) -> list[str]:
+    """What files and links of each study are called: letters and digits, each its own."""
+    if len(studies) == 1:
+        return [studies[0].study]
+    names: list[str] = []
+    for study in studies:
+        plain = re.sub(r"[^A-Za-z0-9_-]+", "-", study.workdir.resolve().name).strip("-")
+        plain = plain or study.study
+        others = (f"{plain}-{k}" for k in range(2, len(studies) + 2))
+        names.append(plain if plain not in names else next(n for n in others if n not in names))
+    return names
+
+
+def _section(study: Study, folder: Path, name: str) -> dict[str, Any]:
     """All that the template says of one study; figures and tables are written on the way."""
-    name = study.study
-    if several:
-        name = re.sub(r"[^A-Za-z0-9_-]+", "-", study.workdir.resolve().name)
+    several = name != study.study
     dataset, shown = _pictures(study)
     settings = tables.settings(study)
     write_tables(study, folder / "tables", name)

@@ -15,6 +15,7 @@ from isl_jax.report.runs import (
     Run,
     Scored,
     check_same_crops,
+    check_same_tta,
     read_programs,
     read_run,
     read_scored,
@@ -208,6 +209,7 @@ def _read_study(workdir: Path) -> Study:
         ) from error
     # The pretext run is compared with nothing.
     check_same_crops([*study.done, *study.others])
+    check_same_tta(study.done)
     return study
 
 

@@ -17,6 +17,7 @@ from isl_jax.study.records import (
     read_rows,
     read_summary,
     recorded_crops,
+    recorded_tta,
     run_name,
 )
 from isl_jax.tabular import printable
@@ -38,7 +39,8 @@ Status = Literal["done", "failed", "unfinished", "missing"]
 class Scored:
     """What a workdir holds of scores by image; `status` tells why there are none.
 
-    `crops` says how the crops were drawn, None where that was not recorded (earlier versions).
+    `crops` says how the crops were drawn, None where that was not recorded (earlier versions),
+    `tta` how often each image was predicted.
     """
 
     workdir: Path
@@ -46,6 +48,7 @@ class Scored:
     reason: str = ""
     rows: Mapping[Over, Sequence[Row]] = dataclasses.field(default_factory=dict)
     crops: CropPlan | None = None
+    tta: int = 1
 
     def stored(self, name: str) -> dict[str, Any]:
         """One of the run's JSON files, empty when there is none."""
@@ -114,8 +117,8 @@ def _read(workdir: Path) -> dict[str, Any]:
     if summary is not None:
         folder = evaluation_folder(workdir)
         rows = {over: read_rows(folder / f"{over}.csv", over, summary) for over in OVERS}
-        crops = recorded_crops(summary)
-        return {"workdir": workdir, "status": "done", "rows": rows, "crops": crops}
+        scored = {"crops": recorded_crops(summary), "tta": recorded_tta(summary)}
+        return {"workdir": workdir, "status": "done", "rows": rows, **scored}
     if workdir.exists():
         reason = "training or evaluation was cut"
         return {"workdir": workdir, "status": "unfinished", "reason": reason}
@@ -143,3 +146,14 @@ def check_same_crops(runs: Sequence[Scored]) -> None:
         f"{runs[0].workdir.parents[1]}: scored on different crops, which cannot be compared: {told}"
         "; score those in the wrong anew: isl-evaluate --workdir=RUN --overwrite"
     )
+
+
+def check_same_tta(runs: Sequence[Run]) -> None:
+    """ValueError that names the runs if their images were predicted more often than others'."""
+    by_tta = {tta: [r.workdir.name for r in runs if r.tta == tta] for tta in {r.tta for r in runs}}
+    if len(by_tta) > 1:
+        told = "; ".join(f"{', '.join(names)} with {tta}" for tta, names in sorted(by_tta.items()))
+        raise ValueError(
+            f"{runs[0].workdir.parents[1]}: scored with different --tta, which cannot be compared: "
+            f"{told}; score some anew: isl-evaluate --workdir=RUN --tta=… --overwrite"
+        )

@@ -62,8 +62,8 @@ def evaluate_run(
         metric=task.metric,
         split=split,
         folder=evaluation_folder(workdir, split),
-        description=f"evaluating {workdir.name}",
         stain_scale=model.info.stain_scale,
+        tta=model.info.tta,
     )
 
 
@@ -107,7 +107,6 @@ def evaluate_labels(
         metric=METRICS[kind_of_study(dataset.study)],
         split=split,
         folder=evaluation_folder(workdir, split),
-        description=f"scoring {predictions.name}",
     )
 
 

@@ -19,6 +19,7 @@ from isl_jax.study.records import (
     read_summary,
     read_sweep,
     recorded_crops,
+    recorded_tta,
     run_name,
     told_change,
 )
@@ -62,8 +63,10 @@ class PlannedRun:
             return "other settings"
         summary = read_summary(self.workdir)
         if summary is not None:
-            # Scores of other crops are no scores of this sweep; earlier versions named none.
+            # Scores of other crops, or augmented otherwise, are no scores of this sweep; earlier
+            # versions named no crops.
             is_ours = recorded_crops(summary) in (None, self.crops)
+            is_ours &= recorded_tta(summary) == self.experiment.instances.tta
             return "done" if is_ours else "to score"
         return "failed before" if has_failed else "to resume"
 

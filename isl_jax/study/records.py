@@ -27,6 +27,7 @@ _SCORE = {"mean": (float, None), "std": (float, None), "count": int}
 _CROPS = {"size": int, "per_image": int, "margin": [float], "seed": int}
 _SUMMARY = {
     "metric": str, "crops": _SCORE, "fields": _SCORE, "test_crops?": (None, _CROPS),
+    "tta?": int,
 }  # fmt: skip
 _SWEEP = {
     "study": str, "n": [int], "inits": [str], "seeds": [int], "data_root": str,
@@ -91,6 +92,11 @@ def recorded_crops(stored: Mapping[str, Any] | None) -> CropPlan | None:
     """The crops that a `summary.json` or `sweep.json` names; None when it names none."""
     crops = (stored or {}).get("test_crops")
     return CropPlan(**crops | {"margin": tuple(crops["margin"])}) if crops else None
+
+
+def recorded_tta(summary: Mapping[str, Any]) -> int:
+    """How often each image of a `summary.json` was predicted; once in earlier versions."""
+    return summary.get("tta", 1)
 
 
 def told_change(before: CropPlan, now: CropPlan) -> str:

@@ -29,7 +29,8 @@ class Summary:
 
     `others` maps `crops` and `fields` to score name → Score; `dropped` names the fields that hold
     too little signal for a single crop (they still count as fields); `test_crops` says which crops
-    these are: scores of others cannot be compared with them.
+    these are, `tta` how often each image was predicted: scores of others cannot be compared with
+    them.
     """
 
     metric: Metric
@@ -39,6 +40,7 @@ class Summary:
     others: dict[str, dict[str, Score]]
     dropped: tuple[str, ...]
     test_crops: CropPlan
+    tta: int = 1
 
     def table(self) -> str:
         """The scores as lines of text, the metric's own first."""
@@ -106,12 +108,13 @@ def evaluate_fields(
     metric: Metric,
     split: str,
     folder: Path,
-    description: str,
     stain_scale: StainScale | None = None,
+    tta: int = 1,
 ) -> Summary:
     """Score every field of `split` and its fixed crops, and write everything to `folder`.
 
     `stain_scale` is that of predicted stains: they are compared with the stain as it was measured.
+    `tta` is noted: how often each image was predicted (`inference.augmented`).
     Raises ValueError if no field of the split has the truth that `metric` needs.
     """
     kind = kind_of_metric(metric)
@@ -137,7 +140,9 @@ def evaluate_fields(
     with written_whole(folder) as draft:
         # A log file gets a line now and then, a terminal a smooth bar.
         pace = 0.5 if sys.stderr.isatty() else 15.0
-        for field in tqdm(fields, desc=description, unit="field", mininterval=pace):
+        for field in tqdm(
+            fields, desc=f"scoring {folder.parent.name}", unit="field", mininterval=pace
+        ):
             chosen = [crop for crop in crops if crop.field == field.name]
             whole, parts = predict(field, [_slices(crop) for crop in chosen])
             truth = np.asarray(truth_of(field.name))
@@ -155,6 +160,7 @@ def evaluate_fields(
             others={"crops": over_crops, "fields": over_fields},
             dropped=tuple(dropped),
             test_crops=plan,
+            tta=tta,
         )
         write_rows(draft / "crops.csv", by_crop)
         write_rows(draft / "fields.csv", by_field)

@@ -9,10 +9,15 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from isl_jax.files import misfit
 from isl_jax.training.step import TrainState
 
 # The newest, and one before it should the disk fail.
 _KEPT = 2
+# What is known here of the position of a run (`training/loop.py`, `training/stopping.py`).
+_POSITION = {
+    "loader": (dict, int), "best?": {"loss": (float, None), "step": int, "misses": int},
+}  # fmt: skip
 
 
 def latest_step(workdir: Path) -> int | None:
@@ -111,19 +116,34 @@ class Checkpoints:
             raise FileNotFoundError(f"{self._directory}: no complete checkpoint to resume from")
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         self._check_fit(step, abstract)
-        restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(abstract),  # pyright: ignore[reportCallIssue]
-                loader=ocp.args.JsonRestore(),  # pyright: ignore[reportCallIssue]
-            ),
-        )
+        with self._read(step):
+            restored = self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardRestore(abstract),  # pyright: ignore[reportCallIssue]
+                    loader=ocp.args.JsonRestore(),  # pyright: ignore[reportCallIssue]
+                ),
+            )
+            if told := misfit(restored["loader"], _POSITION):
+                raise ValueError(f"the position of the run: {told}")
         return restored["state"], restored["loader"]
+
+    @contextmanager
+    def _read(self, step: int) -> Iterator[None]:
+        # Whatever orbax and tensorstore make of damaged files of theirs.
+        try:
+            yield
+        except Exception as error:
+            raise ValueError(
+                f"{self._directory / str(step)}: damaged ({_reason(error)}); remove this folder, "
+                "then the same command goes on from the checkpoint before, or from the beginning"
+            ) from error
 
     def _check_fit(self, step: int, abstract: TrainState) -> None:
         # Orbax would only notice half-way through reading, in words about its own files.
         path = self._directory / str(step) / "state"
-        stored = _shapes(self._manager.item_metadata(step)["state"])
+        with self._read(step):
+            stored = _shapes(self._manager.item_metadata(step)["state"])
         wanted = _shapes(abstract)
         differ = sorted(
             name for name in stored.keys() | wanted.keys() if stored.get(name) != wanted.get(name)

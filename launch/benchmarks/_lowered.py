@@ -46,13 +46,13 @@ def main(request: dict[str, Any]) -> None:
     settings = TrainSettings(request["batch"], 1e-3, num_steps=100)
     parameters = loss_parameters(Task(Kind.STAIN))
     state = TrainState(
-        step=np.zeros((), np.int32),
+        step=jnp.zeros((), jnp.int32),
         params=variables["params"],
         batch_stats=variables["batch_stats"],
         opt_state=jax.eval_shape(make_optimizer(settings).init, variables["params"]),
         loss_parameters=jax.tree.map(np.float32, parameters),
-        seed=np.uint32(0),
-        finite=np.asarray(True),
+        seed=jnp.uint32(0),
+        finite=jnp.asarray(True),
     )
     state = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)), state

@@ -86,3 +86,13 @@ def test_wrong_split_files_are_named(tmp_path, train, test, message):
         (tmp_path / "test.txt").write_text(test)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         split_by_files(GROUPS, tmp_path)
+
+
+def test_a_list_with_a_mark_of_its_bytes_is_read_and_one_in_another_code_is_named(tmp_path):
+    groups = {"é1": "é1", "b": "b"}
+    (tmp_path / "train.txt").write_text("é1\n", encoding="utf-8-sig")
+    (tmp_path / "test.txt").write_text("b\n")
+    assert split_by_files(groups, tmp_path) == {"é1": "train", "b": "test"}
+    (tmp_path / "train.txt").write_text("é1\n", encoding="latin-1")
+    with pytest.raises(ValueError, match=r"train\.txt: is no text in UTF-8 .*save it as UTF-8"):
+        split_by_files(groups, tmp_path)

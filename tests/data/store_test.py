@@ -160,3 +160,34 @@ def test_few_fields_stay_mapped_however_many_are_read(tmp_path):
             maps.append(weakref.ref(image))
         del image
         assert 1 <= sum(ref() is not None for ref in maps) <= 16
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda d: d.pop("channels"), "has no 'channels'"),
+        (lambda d: d.update(stain_scale=[]), "stain_scale is no table"),
+        (lambda d: d.update(fields={}), "fields is no list"),
+        (lambda d: d["fields"][1].update(height="9"), "height is '9', expected a whole number"),
+        (lambda d: d["fields"][1].update(height=0), "no pixels"),
+        (lambda d: d["fields"][0]["input_mean"].append(1), "has not . channels"),
+        (lambda d: d["fields"][0]["input_std"].__setitem__(0, float("inf")), "a finite number"),
+        (lambda d: d["fields"][0].update(name="../../etc"), "no name of a folder"),
+        (lambda d: d["fields"][0].update(name=d["fields"][1]["name"]), "two fields of one name"),
+    ],
+)
+def test_a_damaged_description_is_named(dataset, tmp_path, change, told):
+    copy = shutil.copytree(dataset.root, tmp_path / "copy")
+    description = json.loads((copy / "dataset.json").read_text())
+    change(description)
+    (copy / "dataset.json").write_text(json.dumps(description))
+    with pytest.raises(ValueError, match=rf"dataset\.json: damaged \(.*{told}.*prepare the data"):
+        open_dataset(copy)
+
+
+def test_a_damaged_array_is_named(dataset, tmp_path):
+    copy = open_dataset(shutil.copytree(dataset.root, tmp_path / "copy"))
+    path = copy.path("a", "labels.npy")
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(ValueError, match=r"a/labels\.npy: damaged .*prepare the data set again"):
+        copy.labels("a")

@@ -7,6 +7,8 @@ import lzma
 import pickle
 import platform
 import shutil
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -384,6 +386,24 @@ def _use_lock(folder: Path) -> None:
         pass
 
 
+def _checkpoint(folder: Path) -> None:
+    # In another process: who forks must not have started jax.
+    made = (
+        "import sys, pathlib; from tests.training.checkpoint_test import Checkpoints, state_at\n"
+        "with Checkpoints(pathlib.Path(sys.argv[1])) as c: c.save(state_at(4), {'loader': 4})"
+    )
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", made, str(folder)], cwd=root, check=True)
+
+
+def _use_checkpoint(folder: Path) -> None:
+    from tests.training.checkpoint_test import Checkpoints, state_at
+
+    with Checkpoints(folder) as checkpoints:
+        if checkpoints.latest_step is not None:
+            checkpoints.restore(state_at(0))
+
+
 OME = {"metadata": {"axes": "CYX", "Channel": {"Name": ["a", "b", "c"]}, "PhysicalSizeX": 0.5}}
 RGB = np.stack([PLANE >> 8] * 3, -1).astype(np.uint8)
 
@@ -419,10 +439,11 @@ SURFACES: tuple[Surface, ...] = (
     Surface("run", _sweep, _use_run),
     Surface("model.json", _model, _use_description),
     Surface("model", _model, _use_model, rare=True),
+    Surface("checkpoint", _checkpoint, _use_checkpoint, rare=True),
     Surface("records", _records, _use_records),
     Surface("list", _list, _use_list),
     Surface("raw folder", _raw, _use_raw, names=("'f0'", "'f1'")),
-    Surface("opera", _opera, _use_opera, names=("r01c01f01",)),
+    Surface("opera", _opera, _use_opera, names=("field 'r",)),
     Surface("registry", _registry, lambda f: load_registry(f / "registry.json")),
     Surface("simulation", _simulated, _use_simulated),
     Surface("lock", _lock, _use_lock),

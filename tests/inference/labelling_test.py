@@ -57,7 +57,7 @@ def test_a_spiral_through_every_band_is_one_component(bands):
     np.testing.assert_array_equal(label_maps(image, scratch=bands), label_maps(image))
 
 
-@pytest.mark.parametrize("options", [{}, {"fill_holes": True, "min_size": 60}])
+@pytest.mark.parametrize("options", [{}, {"fill_holes": True, "min_size": 60}, {"sigma": 2.0}])
 def test_instances_in_blocks_are_those_of_the_whole_image(bands, cells, options):
     probability, distance = cells
     settings = PostProcessing(h=40.0, **options)

@@ -4,11 +4,9 @@ import os
 import platform
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 
-from isl_jax.launch import memory
 from isl_jax.launch.memory import computes_on_cpu, keep_freed_memory
 
 needs_glibc = pytest.mark.skipif(
@@ -20,7 +18,6 @@ import os
 import sys
 from pathlib import Path
 import numpy as np
-from isl_jax.launch import memory
 from isl_jax.launch.memory import computes_on_cpu, keep_freed_memory
 
 def resident():
@@ -73,8 +70,7 @@ def test_where_an_accelerator_steps_the_allocator_is_left_alone(platforms):
 @pytest.mark.parametrize("has_plugin", [True, False])
 @pytest.mark.parametrize("file", ["nvidia0", "vfio/0", "accel0", None])
 def test_an_accelerator_is_a_plugin_and_a_device(monkeypatch, tmp_path, has_plugin, file):
-    nothing_chosen = SimpleNamespace(config=SimpleNamespace(jax_platforms=None))
-    monkeypatch.setattr(memory, "jax", nothing_chosen)
+    monkeypatch.delenv("JAX_PLATFORMS")
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [1] if has_plugin else [])
     if file:
         (tmp_path / file).parent.mkdir(exist_ok=True)

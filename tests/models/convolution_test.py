@@ -2,6 +2,7 @@
 
 import collections
 import re
+import time
 
 import flax.linen as nn
 import jax
@@ -40,6 +41,7 @@ def test_float32_products_are_asked_for_in_float32_on_every_device():
 
 def all_reduced(folder) -> collections.Counter:
     """How many sums over devices there are of each dtype, before a backend changes them."""
+    print([p.name for p in folder.iterdir()])
     (program,) = folder.glob("*after_spmd-partitioning*")
     return collections.Counter(
         re.findall(r"= \(?([a-z0-9]+)\[[^ ]* all-reduce\(", program.read_text())

@@ -155,4 +155,4 @@ def test_other_programs_stand_beside_the_arms(page, tmp_path):
         rows = [line for line in file if line.startswith("crops,,Cellpose,")]
     assert float(rows[0].split(",")[3]) == pytest.approx(score.mean)
     # They are no arm: the comparison is as without them.
-    assert study.inits == ("random", "isl") and len(study.comparisons["crops"]) == 2
+    assert study.arms == ("random", "isl") and len(study.comparisons["fair"]["crops"]) == 2

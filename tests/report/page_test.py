@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from isl_jax.data.crops import CropPlan
+from isl_jax.data.store import open_dataset
 from isl_jax.report import narrative, wording
 from isl_jax.report import page as report
 from isl_jax.report.results import find_studies
+from tests.study.evaluate_test import score_labels, write_masks
 
 
 class _Page(HTMLParser):
@@ -213,3 +216,36 @@ def test_folder_without_a_sweep(tmp_path):
     (tmp_path / "sweep.json").write_text("{}")
     with pytest.raises(ValueError, match="damaged"):
         report.write_report(tmp_path)
+
+
+AWKWARD = "=1+1 $\\frac{$ #%41<img src=javascript:x> \udcff"
+
+
+def test_names_are_text_and_nothing_else(tmp_path, make_dataset, make_sweep):
+    root = tmp_path / "data"
+    make_dataset(root, "nucleus")
+    stored = json.loads((root / "dataset.json").read_text())
+    for entry in stored["fields"]:
+        awkward = AWKWARD + entry["name"]
+        (root / "fields" / entry["name"]).rename(root / "fields" / awkward)
+        entry["name"] = awkward
+    (root / "dataset.json").write_text(json.dumps(stored))
+    dataset = open_dataset(root)
+    for folder in ("a b", "a-b", "細胞"):
+        sweep = make_sweep(tmp_path / "S" / folder, dataset)
+    write_masks(tmp_path / "masks", dataset, suffix="_cp_masks.tif")
+    score_labels(tmp_path / "masks", sweep / "others" / AWKWARD, dataset, CropPlan(48, 3))
+    path, table = report.write_report(tmp_path / "S")
+    page = _Page(path)
+    shown = AWKWARD.replace("\udcff", "\\udcff")
+    assert shown in page.text and shown in table
+    assert all(image.get("src", "data:").startswith("data:") for image in page.images)
+    assert not [link for link in page.links if "javascript" in link or "%" in link]
+    links = [link for link in page.links if link.startswith(("tables", "figures"))]
+    assert all((path.parent / link).is_file() for link in links)
+    assert len(list((path.parent / "tables").iterdir())) == 9  # three of each sweep
+    for file in (path.parent / "tables").glob("*_fields.csv"):
+        with file.open(newline="", encoding="utf-8") as lines:
+            cells = [cell for row in csv.reader(lines) for cell in row]
+        assert any(cell.startswith("'=1+1") for cell in cells)
+        assert not any(cell.startswith("=") for cell in cells)

@@ -228,3 +228,10 @@ def test_what_is_no_run_of_the_grid_has_a_class_of_its_own(make, tmp_path):
     assert [program.name for program in study.others] == ["isl"]
     assert study.score("isl", 1, "crops").mean == 0.3
     assert not isinstance(study.pretext, Run) and not isinstance(study.others[0], Run)
+
+
+def test_scores_of_different_augmentation_are_not_mixed(make, tmp_path):
+    make({"random_n1_seed0": [0.2]})
+    write_run(tmp_path / "sweep", "isl_n1_seed0", [0.4], summary={"tta": 8})
+    with pytest.raises(ValueError, match=r"different --tta.*random_n1_seed0 with 1; isl.* with 8"):
+        find_studies(tmp_path / "sweep")

@@ -136,7 +136,7 @@ def test_interval_over_fields_and_seeds_knows_that_runs_differ():
     rng = np.random.default_rng(0)
     noise = rng.normal(size=(12, 4))
     fields_alone = statistics.crossed_interval(0.1 + 0.01 * noise)
-    runs = statistics.crossed_interval(0.1 + 0.01 * noise + np.array([-0.1, 0.1, -0.05, 0.05]))
+    runs = statistics.crossed_interval(0.1 + 0.01 * noise + np.array([-0.3, 0.3, -0.2, 0.2]))
     assert 0 < fields_alone.low < fields_alone.high
     assert runs.low < 0 < runs.high  # though every field is above 0 over its seeds
     one = noise[:, :1]

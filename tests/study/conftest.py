@@ -161,6 +161,7 @@ class FakeModel:
             channels=self.channels,
             normalisation=PAPER,
             stain_scale=None,
+            tta=1,
             postprocessing=PostProcessing(h=self.h),
         )
 

@@ -196,6 +196,12 @@ def test_scores_on_other_crops_are_none_of_the_sweep(make_plan):
     assert [run.name for run in plan.remaining] == ["random_n1_seed1"]
 
 
+def test_scores_of_another_augmentation_are_none_of_the_sweep(make_plan):
+    plan = make_plan(n=(1,), inits=("random",))
+    leave(plan.runs[0], scored={"tta": 8})
+    assert plan.runs[0].state == "to score"
+
+
 def test_a_sweep_that_was_scored_on_other_crops_is_not_gone_on_with(dataset, tmp_path):
     pretrain, segment = pair(dataset)
 

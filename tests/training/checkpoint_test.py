@@ -102,3 +102,19 @@ def test_arrays_of_a_checkpoint_keep_their_names():
         "seed",
         "finite",
     }
+
+
+# The read that fails leaves callbacks behind.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("what", ["state/manifest.ocdbt", "state/_METADATA", "loader/metadata"])
+def test_a_damaged_checkpoint_is_named_with_the_way_on(tmp_path, what):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(state_at(4), {"loader": 4})
+    path = tmp_path / "checkpoints" / "4" / what
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with (
+        pytest.raises(ValueError, match=r"checkpoints/4: damaged .*remove this folder") as raised,
+        Checkpoints(tmp_path) as checkpoints,
+    ):
+        checkpoints.restore(state_at(0))
+    assert "\n" not in str(raised.value)
