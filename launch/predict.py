@@ -40,7 +40,7 @@ from isl_jax.inference.info import ModelInfo
 from isl_jax.inference.job import ImageSource, Job, fingerprint, shard
 from isl_jax.inference.model import Model, load_model
 from isl_jax.inference.opening import roles_of
-from isl_jax.inference.pipeline import Outcome, Pace, predict_all
+from isl_jax.inference.pipeline import Outcome, Rate, predict_all
 from isl_jax.inference.relabel import find_maps
 from isl_jax.inference.sources import FoundSources, find_sources, told
 from isl_jax.inference.stored import model_folder
@@ -50,8 +50,8 @@ from isl_jax.ingest.presets import load_layout
 from isl_jax.launch.command import command
 from isl_jax.launch.configuration import configure_jax
 from isl_jax.locks import locked
+from isl_jax.outputs.catalogue import files_of_image, outputs_of, write_outputs
 from isl_jax.outputs.pictures import write_contact_sheet
-from isl_jax.outputs.writers import files_of_image, outputs_of, write_outputs
 
 _MODEL = flags.DEFINE_string("model", None, "Workdir of a run, or its model folder.")
 _INPUT = flags.DEFINE_string(
@@ -140,7 +140,7 @@ def _sources(info: ModelInfo) -> tuple[Sequence[ImageSource], Sequence[Path]]:
 
 def _predict(sources: Sequence[ImageSource], model: Model, job: Job) -> int:
     began, failed, num_done = time.perf_counter(), [], 0
-    pace = Pace(len(sources))
+    pace = Rate(len(sources))
     outcomes = predict_all(
         sources,
         model,

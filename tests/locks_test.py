@@ -137,6 +137,9 @@ def test_where_the_kernel_has_no_locks_the_process_tells(tmp_path, monkeypatch):
         pass
 
 
+# The child ends at once: nothing of jax, whose threads it lacks, is touched.
+@pytest.mark.filterwarnings("ignore:os.fork")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_forked_child_does_not_give_the_lock_away(tmp_path):
     with locked(tmp_path, "x"):
         child = os.fork()

@@ -41,7 +41,7 @@ class Outcome:
         return getattr(self.error, "errno", None) in _NO_SPACE or text in str(self.error)
 
 
-class Pace:
+class Rate:
     """Lines that tell how far a long run has come, for where nobody watches a bar."""
 
     def __init__(self, total: int, *, every: float = 60.0) -> None:

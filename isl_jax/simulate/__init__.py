@@ -4,7 +4,7 @@
 `write_study` the files of a study, named as the reference data sets.
 """
 
-from isl_jax.simulate.fields import FieldImages, simulate_field
+from isl_jax.simulate.imaging import FieldImages, simulate_field
 from isl_jax.simulate.parameters import (
     Camera,
     Optics,

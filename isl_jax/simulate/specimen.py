@@ -68,7 +68,10 @@ def _draw_bodies(rng, scene: Scene, specimen: Specimen, pixel_size_um: float) ->
     cells, nuclei, shape = scene.cells, scene.nuclei, scene.cells.shape
     n = scene.num_cells + 1
     inside, in_nucleus = cells > 0, nuclei > 0
-    depth, nuclear_depth = distance_map(cells, "pixels", "all"), distance_map(nuclei, "pixels", "all")
+    depth, nuclear_depth = (
+        distance_map(cells, "pixels", "all"),
+        distance_map(nuclei, "pixels", "all"),
+    )
     dome = _dome(cells, depth)
     # A flat skirt (lamella) carries the dome; rounded, dividing cells are all dome and taller.
     # Cells pressed together keep their height: the groove between them is shallow.

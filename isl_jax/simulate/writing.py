@@ -13,7 +13,7 @@ from imagecodecs import png_encode
 from tifffile import imwrite
 
 from isl_jax.files import read_json, write_bytes, write_json, written_whole
-from isl_jax.simulate.fields import simulate_field
+from isl_jax.simulate.imaging import simulate_field
 from isl_jax.simulate.parameters import Simulation
 
 PARAMETERS_FILE = "simulation.json"

@@ -28,8 +28,8 @@ from isl_jax.inference.sources import find_sources
 from isl_jax.launch.benchmarks.instances import cells, chain
 from isl_jax.models.heads import build_network
 from isl_jax.models.variables import init_variables
+from isl_jax.outputs.catalogue import files_of_image, write_outputs
 from isl_jax.outputs.rasters import write_labels
-from isl_jax.outputs.writers import files_of_image, write_outputs
 from isl_jax.task import Kind, Task
 
 _SIZE = 2160

@@ -18,12 +18,12 @@ from isl_jax.inference.folder import claimed
 from isl_jax.inference.info import PostProcessing
 from isl_jax.inference.job import Job, shard
 from isl_jax.inference.large import Scratch
-from isl_jax.inference.pipeline import Pace, predict_all
+from isl_jax.inference.pipeline import Rate, predict_all
 from isl_jax.inference.relabel import find_maps
 from isl_jax.inference.sources import find_sources
 from isl_jax.ingest.layouts import parse_roles
 from isl_jax.outputs import rasters
-from isl_jax.outputs.writers import files_of_image, write_outputs
+from isl_jax.outputs.catalogue import files_of_image, write_outputs
 
 ROLES = parse_roles("bf1,bf2,phase")
 ALL = ("labels", "maps", "rois", "geojson", "table", "overlay")
@@ -295,10 +295,10 @@ def test_large_images_leave_no_temporary_file(folder, model, monkeypatch):
 
 
 def test_a_long_run_tells_of_itself_now_and_then():
-    pace = Pace(10, every=0)
+    pace = Rate(10, every=0)
     lines = [pace.line(count) for count in (0, 5, 10)]
     assert lines == [None, "5 of 10 images, about 0 min left", None]
-    assert Pace(10, every=60).line(5) is None
+    assert Rate(10, every=60).line(5) is None
 
 
 def test_shards_are_every_image_once():

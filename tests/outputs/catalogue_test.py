@@ -24,8 +24,8 @@ from isl_jax.inference.model import Prediction
 from isl_jax.ingest import readers
 from isl_jax.ingest.ome_zarr import list_zarr_labels
 from isl_jax.outputs import pictures, table, zarr
+from isl_jax.outputs.catalogue import OUTPUTS, outputs_of, write_outputs
 from isl_jax.outputs.rasters import write_labels
-from isl_jax.outputs.writers import OUTPUTS, outputs_of, write_outputs
 
 PIXEL = 0.5
 MAPS = ("probability", "distance")
