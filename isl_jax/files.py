@@ -190,6 +190,8 @@ def misfit(value: Any, wanted: Any, name: str = "it") -> str | None:
         return None if None in told else told[0]
     if wanted is float:
         fits = type(value) in (int, float) and -1e300 < value < 1e300
+    elif wanted is int:
+        fits = type(value) is int and -(1 << 63) <= value < 1 << 63
     else:
         fits = value is None if wanted is None else type(value) is wanted
     return None if fits else f"{name} is {str(value)[:40]!r}, expected {_KINDS[wanted]}"

@@ -146,6 +146,7 @@ def test_a_full_disk_is_told_by_the_name_that_was_to_be_written(tmp_path):
         ("[]", "it is no table"),
         ("{}", "it has no 'n'"),
         ('{"n": true}', "n is 'True', expected a whole number"),
+        ('{"n": 1000000000000000000000000}', "expected a whole number"),
         ('{"n": 1, "x": NaN}', "x is 'nan', expected a finite number"),
         ('{"n": 1, "x": 1e999}', "expected a finite number"),
         ('{"n": 1, "names": ["a", 1]}', r"names\[1\] is '1', expected text"),

@@ -5,13 +5,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from isl_jax.files import read_json
+from isl_jax.files import misfit, read_json
 from isl_jax.study.records import read_metrics
 from isl_jax.study.settings import Experiment
 from isl_jax.study.workdir import CONFIG
 
 # Seconds and steps of a finished run, in its folder.
 TIMING = "timing.json"
+_SPEED = {"images_per_second": float}
 _TIMING = {"seconds": float, "steps": int}
 
 
@@ -43,7 +44,8 @@ def speeds_of(folders: Iterable[Path]) -> dict[Path, float]:
 
 def _pixels_per_second(workdir: Path) -> float | None:
     """Median training speed of a run; None when it has recorded none."""
-    speeds = [s for line in read_metrics(workdir) if (s := line.get("images_per_second"))]
+    lines = (line for line in read_metrics(workdir) if misfit(line, _SPEED) is None)
+    speeds = [speed for line in lines if (speed := line["images_per_second"]) > 0]
     if not speeds or not (workdir / CONFIG).exists():
         return None
     return median(speeds) * _stored_config(workdir)["data"]["crop_size"] ** 2

@@ -7,7 +7,6 @@ things, and their scores would compare losses.
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 from isl_jax.files import read_json, write_json
 from isl_jax.study.experiment import initial_alpha
@@ -35,8 +34,9 @@ class SharedAlpha:
         """Alpha, measured and written down if it has not been for these settings."""
         settings = {k: v for k, v in self.experiment.to_json().items() if k not in _OF_RUNS}
         if self.path.exists():
-            stored: dict[str, Any] = read_json(self.path, remedy="delete it to measure again")
-            if not told_changes(stored.get("settings", {}), settings):
+            keys = {"alpha": float, "settings": dict}
+            stored = read_json(self.path, remedy="delete it to measure again", keys=keys)
+            if not told_changes(stored["settings"], settings):
                 return float(stored["alpha"])
         alpha = initial_alpha(self.experiment)
         of = self.experiment

@@ -19,6 +19,9 @@ from isl_jax.study.settings import GROUPS
 CONFIG = "config.json"
 # Settings that may differ between a run and its resumption: they do not change its numbers.
 _FREE = ("profile", "writers", "data.num_workers", "data.placement", "data.device_mib")
+# What config.json must hold, of whatever version.
+_KEYS: dict[str, Any] = {f"{name}?": dict for name in GROUPS if name != "init"}
+_KEYS |= {"study": str, "stage": str, "target": dict, "init": {"kind": str}}
 _PACKAGES = ("isl-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -56,8 +59,7 @@ def told_changes(stored: Mapping[str, Any], config: Mapping[str, Any]) -> list[s
 
 def _stored_config(path: Path) -> dict[str, Any]:
     """The configuration of a run, with the defaults of settings that it did not know yet."""
-    keys = {f"{name}?": dict for name in GROUPS} | {"study": str, "stage": str}
-    stored = read_json(path, remedy="use another --workdir", keys=keys)
+    stored = read_json(path, remedy="use another --workdir", keys=_KEYS)
     for name, group in GROUPS.items():
         defaults = {
             field.name: field.default

@@ -77,34 +77,37 @@ class Program:
                 operands = tuple(re.findall(r"%([\w.-]+)", inside))
                 current.append(Instruction(name, shape, operation, operands, attributes))
 
-    def kernels(self) -> Iterator[tuple[Instruction, int]]:
+    def kernels(self) -> Iterator[tuple[Instruction, float]]:
         """What a device runs, each with the bytes that it reads and writes.
 
-        Of an operand that a fusion only takes slices of, these alone count.
+        Of an operand that a fusion needs slices of alone, these count.
         """
         sizes = {one.name: one.size for one in self._main}
         for one in self._main:
             if one.operation in _FREE:
                 continue
-            read = [sizes.get(operand, 0) for operand in one.operands]
+            read: list[float] = [sizes.get(operand, 0) for operand in one.operands]
             if one.operation == "fusion" and one.body in self._computations:
                 read = self._read_by_fusion(self._computations[one.body])
             yield one, one.size + sum(read)
 
     @staticmethod
-    def _read_by_fusion(body: list[Instruction]) -> list[int]:
-        users: dict[str, list[Instruction]] = defaultdict(list)
-        for one in body:
+    def _read_by_fusion(body: list[Instruction]) -> list[float]:
+        """Bytes of each parameter that its results depend on.
+
+        A slice needs its share of what it is taken of, through whatever lies between: gradients of
+        a concatenation read each a part of one long expression.
+        """
+        elements = {one.name: math.prod(_sides(one.shape)) for one in body}
+        needed: dict[str, float] = defaultdict(float, {body[-1].name: 1.0})
+        for one in reversed(body):
+            share = min(needed[one.name], 1.0)
             for operand in one.operands:
-                users[operand].append(one)
-        read = []
-        for one in body:
-            if one.operation == "parameter":
-                takers = users[one.name]
-                is_sliced = takers and all(taker.operation in _SLICES for taker in takers)
-                part = sum(taker.size for taker in takers) if is_sliced else one.size
-                read.append(min(part, one.size))
-        return read
+                is_slice = one.operation in _SLICES and elements.get(operand)
+                part = elements[one.name] / elements[operand] if is_slice else 1.0
+                needed[operand] += share * part
+        parameters = (one for one in body if one.operation == "parameter")
+        return [one.size * min(needed[one.name], 1.0) for one in parameters]
 
     def flops(self) -> int:
         """Floating-point operations of products and of cuDNN's convolutions; others are few."""

@@ -36,8 +36,9 @@ from isl_jax.locks import locked
 from isl_jax.models.weights import read_state_dict
 from isl_jax.simulate import simulation
 from isl_jax.simulate.writing import write_study
+from isl_jax.study import duration
 from isl_jax.study.planning import PlannedRun
-from isl_jax.study.records import read_prediction
+from isl_jax.study.records import read_prediction, read_rows, read_summary, recorded_crops
 from isl_jax.study.workdir import changed_settings
 
 EARLIER = Path(__file__).parents[1] / "earlier"
@@ -247,12 +248,29 @@ def _use_sweep(folder: Path) -> None:
         panels(study, open_dataset(study.data_root))
 
 
+_RUN = "sweep_nucleus/grid/isl_n1_seed0"
+
+
+def _run(folder: Path) -> None:
+    _earlier(_RUN)(folder)
+    (run,) = folder.glob("*/runs/*")
+    shutil.rmtree(run / "model")
+    (run / "evaluation/predictions").mkdir()
+    image = np.ones((144, 144), np.uint16)
+    tifffile.imwrite(run / "evaluation/predictions/s0001_labels.tif", image)
+
+
 def _use_run(folder: Path) -> None:
-    """As a training or a sweep that finds its folder."""
-    workdir = folder / "sweep_nucleus/runs/isl_n1_seed0"
+    """As a training, an evaluation or a sweep that finds its folder."""
+    (workdir,) = folder.glob("*/runs/*")
     changed_settings({"study": "nucleus"}, workdir / "config.json")
     run = PlannedRun(None, workdir, None)  # pyright: ignore[reportArgumentType]
     assert run.step == 0
+    summary = read_summary(workdir)
+    recorded_crops(summary)
+    for over in ("crops", "fields"):
+        read_rows(workdir / f"evaluation/{over}.csv", over, summary)
+    duration._overhead(workdir, duration._pixels_per_second(workdir) or 1.0)
     read_prediction(workdir, "s0001", "labels", (144, 144))
 
 
@@ -436,7 +454,7 @@ SURFACES: tuple[Surface, ...] = (
     ),
     Surface("data set", _earlier("data/nucleus"), _use_dataset),
     Surface("sweep", _sweep, _use_sweep, rare=True),
-    Surface("run", _sweep, _use_run),
+    Surface("run", _run, _use_run),
     Surface("model.json", _model, _use_description),
     Surface("model", _model, _use_model, rare=True),
     Surface("checkpoint", _checkpoint, _use_checkpoint, rare=True),
