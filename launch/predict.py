@@ -176,8 +176,9 @@ def _predict(sources: Sequence[ImageSource], model: Model, job: Job) -> int:
     for outcome in failed:
         print(f"  {_reason(outcome)}", file=sys.stderr)
     if any(outcome.is_disk_full for outcome in failed):
+        rest = f", and {left} images were not begun" if left else ""
         remedy = "make room and run again, what is done is skipped"
-        print(f"the disk is full: {left} images were not begun; {remedy}", file=sys.stderr)
+        print(f"the disk is full{rest}: {remedy}", file=sys.stderr)
     return 1
 
 

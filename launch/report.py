@@ -22,7 +22,7 @@ def main() -> int:
     if not _WORKDIR.value:
         raise ValueError("--workdir=FOLDER is needed: the workdir of isl-sweep")
     workdir = Path(_WORKDIR.value)
-    with locked(workdir / REPORT, "see its report", replaces=True):
+    with locked(workdir / REPORT, "copy the sweep elsewhere", replaces=True):
         page, table = write_report(workdir)
     print(table)
     print(f"\nreport: {page}")

@@ -138,14 +138,15 @@ def given(root: Path) -> None:
     finished(["report", "--workdir=given/sweep"], root)
 
 
-def fresh(root: Path, name: str) -> Path:
-    """A folder for a trial."""
+def fresh(root: Path, name: str, made: Path | None = None) -> Path:
+    """A folder for a trial; `made` holds what `given` made, elsewhere than in `root`."""
+    made = made or root / "given"
     folder = root / "trial"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    (folder / "given").symlink_to(root / "given")
+    (folder / "given").symlink_to(made)
     if name in ("evaluate", "report"):
-        shutil.copytree(root / "given/sweep", folder / "out")
+        shutil.copytree(made / "sweep", folder / "out")
     return folder
 
 
