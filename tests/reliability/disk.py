@@ -4,8 +4,8 @@
     python -m tests.reliability.disk /mnt/small [COMMAND …]
 
 The folder is on a small file system of its own. It is filled but for 0, 1, 10, 50 and 90 % of what
-the command writes; then it is made read-only (needs root). Each time the command must end with one line
-that says so, without a traceback, and do its work afterwards as if nothing had been.
+the command writes; then it is made read-only (needs root). Each time the command must end with one
+line that says so, without a traceback, and do its work afterwards as if nothing had been.
 """
 
 import re
