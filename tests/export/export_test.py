@@ -140,6 +140,10 @@ def test_stablehlo_runs_without_our_code_at_any_batch_size(cell_model):
         exported.call(jnp.zeros((1, 70, 97, 3)))
 
 
+# bioimageio.core leaves its archives open.
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"
+)
 def test_bioimageio_package_reproduces_our_maps(cell_model, tmp_path):
     core = pytest.importorskip(
         "bioimageio.core", reason="BioImage.IO is not installed: pip install 'isl-jax[export]'"
