@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from isl_jax.files import clear_drafts, is_alive, misfit
 
@@ -27,6 +27,37 @@ _WORDLESS_SECONDS = 2.0
 
 class InUseError(OSError):
     """Another command writes into the folder."""
+
+
+class User(NamedTuple):
+    """Who works in a folder: a process, `is_here` on this machine, since when, which command."""
+
+    pid: int
+    host: str
+    since: str
+    command: str
+    is_here: bool
+
+
+def user_of(folder: Path) -> User | None:
+    """Who has locked a folder, as its lock tells; None for nobody, and for a dead process.
+
+    Not to be asked by the process that has locked it: to close the file would give the lock away.
+    """
+    try:
+        file = os.open(folder / _NAME, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        words = _read(file)
+    finally:
+        os.close(file)
+    if words is None:
+        return None
+    is_here = words["host"] == platform.node()
+    if is_here and not _runs(words["pid"], words["start"]):
+        return None
+    return User(words["pid"], words["host"], words["since"], words["command"], is_here)
 
 
 @contextlib.contextmanager

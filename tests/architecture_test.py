@@ -60,7 +60,9 @@ HOMES: dict[str, set[str]] = {
 NETWORK = {"urllib", "requests", "http", "huggingface_hub", "pooch", "httpx", "socket"}
 HOMES |= {name: {"isl_jax/ingest/public.py", "isl_jax/models/weights.py"} for name in NETWORK}
 HOMES |= {"torch": {"launch/benchmarks/"}, "torchvision": {"launch/benchmarks/"}}
-HOMES |= {name: set() for name in ("napari", "qtpy", "PySide6", "PyQt6")}
+# Qt through qtpy, whichever there is.
+HOMES |= {name: {"isl_jax/viewer/"} for name in ("napari", "qtpy", "superqt", "dask")}
+HOMES |= {name: set() for name in ("PySide6", "PyQt6")}
 
 MOST_LINES, MOST_LINES_OF_FUNCTION, MOST_PARAMETERS = 250, 80, 8
 FEWEST_LINES = 40
@@ -70,6 +72,7 @@ SMALL: dict[str, str] = {
     "isl_jax/models/architecture.py": "imports nothing: read where no network is built",
     "isl_jax/export/smp.py": "a format is a module, imported when it is asked for",
     "isl_jax/export/stablehlo.py": "a format is a module, imported when it is asked for",
+    "isl_jax/viewer/sample.py": "what napari offers as sample data",
 }
 # Modules of one name in two rooms that mean one thing.
 NAMESAKES: dict[str, str] = {
@@ -89,6 +92,8 @@ OWN_TESTS: dict[str, str] = {
     "tests/reliability/kill_test.py": "commands killed, and two of one at once",
     "tests/report/browser_test.py": "the page as a browser shows it",
     "tests/training/interruption_test.py": "kills at random moments",
+    "tests/viewer/formats_test.py": "what isl-predict writes, as napari and others read it",
+    "tests/viewer/window_test.py": "the plugin in a window of napari",
     "tests/training/processes_test.py": "two processes against one",
     "tests/training/reductions_test.py": "sums as XLA compiles them against float64",
 }
@@ -476,6 +481,8 @@ PLANTED: list[tuple[Callable[[Sources], Iterator[str]], dict[str, str | None], s
     (homes_of_libraries, {"isl_jax/data/a.py": "import requests"}, "imports requests"),
     (homes_of_libraries, {"isl_jax/study/a.py": "import matplotlib.figure"}, "matplotlib"),
     (homes_of_libraries, {"isl_jax/models/weights.py": "import torch"}, "imports torch"),
+    (homes_of_libraries, {"isl_jax/outputs/a.py": "import napari"}, "imports napari"),
+    (homes_of_libraries, {"isl_jax/viewer/a.py": "from PySide6 import QtCore"}, "PySide6"),
     (homes_of_libraries, {"isl_jax/training/checkpoint.py": None}, "checkpoint.py: no such file"),
     (no_jax_in_loaders, {"isl_jax/data/a.py": "import jax.numpy as jnp"}, "imports jax"),
     (no_jax_in_loaders, {"isl_jax/instances/a.py": "def f():\n    from flax import linen"}, "flax"),

@@ -172,8 +172,15 @@ class Job:
         start = time.perf_counter()
         prediction = interpret(self.info, maps, scratch=self.scratch)
         self.stopwatch.add("label", start)
+        return self.store(image, prediction, origins)
+
+    def store(
+        self, image: OpenedImage, prediction: Prediction, origins: Sequence[Path] = ()
+    ) -> Record:
+        """Write the outputs of an image, then their record, which is returned."""
         start = time.perf_counter()
         labels, spacing = prediction.labels, image.spacing
+        shown = getattr(prediction, self.info.task.map_names[0])
         inputs = stamps(image.paths)
         with claimed(self.folder, image.name, self.files(image.name)):
             written = self.write(image, prediction)
@@ -183,7 +190,7 @@ class Job:
             outputs=list(self.outputs),
             files=written,
             fingerprint=self.fingerprint,
-            size=list(maps.shape[1:]),
+            size=list(shown.shape),
             pixel_size=spacing and math.sqrt(spacing[0] * spacing[1]),
             # Ids are 1..n without gaps.
             num_objects=None if labels is None else largest(labels),
