@@ -186,7 +186,8 @@ def study_config(
             "init": {
                 # random, imagenet or isl.
                 "kind": argument["init"],
-                # isl: workdir of the pretext run.
+                # isl: workdir of the pretext run, what `isl-export --format=pretrained` wrote,
+                # https://…/weights.safetensors#sha256=DIGEST or hf:OWNER/NAME@REVISION.
                 "checkpoint": config_dict.placeholder(str),
                 # imagenet: a local weights file instead of the download (or set ISL_JAX_IMAGENET).
                 "weights": config_dict.placeholder(str),

@@ -13,6 +13,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from isl_jax.locks import locked
+from isl_jax.models.weights import is_remote
 from isl_jax.study.settings import Experiment
 
 # Ways to say how long a training is, of which one counts.
@@ -75,6 +76,11 @@ def with_given_length(config: Mapping[str, Any], given: Iterable[str]) -> dict[s
     return values
 
 
+def whole_path(text: str) -> str:
+    """A path from the root; where weights are fetched from stays as it is."""
+    return text if is_remote(text) else str(Path(text).absolute())
+
+
 def to_experiment(config: Mapping[str, Any]) -> Experiment:
     """Build an experiment of a configuration and this machine.
 
@@ -89,5 +95,5 @@ def to_experiment(config: Mapping[str, Any]) -> Experiment:
     # Whole paths: what a workdir remembers must hold in any folder.
     for section, name in ((data, "root"), (init, "checkpoint"), (init, "weights")):
         if section[name]:
-            section[name] = str(Path(section[name]).absolute())
+            section[name] = whole_path(section[name])
     return Experiment.from_mapping(dict(config) | {"data": data, "model": model, "init": init})

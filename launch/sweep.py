@@ -34,6 +34,7 @@ from isl_jax.launch.configuration import (
     find_packaged_config,
     read_config,
     to_experiment,
+    whole_path,
 )
 from isl_jax.launch.memory import keep_freed_memory
 from isl_jax.launch.submission import submit
@@ -56,7 +57,9 @@ _COMPARISON = flags.DEFINE_enum(
     "(fair: the same network in both arms), or with both.",
 )
 _SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds of weights, crops and annotated images.")
-_ISL = flags.DEFINE_string("isl_checkpoint", None, "Finished pretext run to use for isl.")
+_ISL = flags.DEFINE_string(
+    "isl_checkpoint", None, "Finished pretext run to use for isl, or weights as init.checkpoint."
+)
 _STAND_IN = flags.DEFINE_enum(
     "imagenet_stand_in",
     None,
@@ -117,7 +120,7 @@ def _plan() -> Plan:
         grid,
         # Whole paths: jobs and later sweeps may start in other folders.
         Path(_WORKDIR.value).absolute(),
-        isl_checkpoint=Path(_ISL.value).absolute() if _ISL.value else None,
+        isl_checkpoint=whole_path(_ISL.value) if _ISL.value else None,
         stand_in=_STAND_IN.value,
     )
 

@@ -55,7 +55,12 @@ HOMES: dict[str, set[str]] = {
     "jinja2": {"isl_jax/report/page.py"},
     "numba": {"isl_jax/compiled.py"},
     "submitit": {"launch/submission.py"},
-    "safetensors": {"isl_jax/models/", "isl_jax/inference/stored.py", "isl_jax/export/smp.py"},
+    "safetensors": {
+        "isl_jax/models/",
+        "isl_jax/inference/stored.py",
+        "isl_jax/export/smp.py",
+        "isl_jax/export/pretrained.py",
+    },
 }
 NETWORK = {"urllib", "requests", "http", "huggingface_hub", "pooch", "httpx", "socket"}
 HOMES |= {name: {"isl_jax/ingest/public.py", "isl_jax/models/weights.py"} for name in NETWORK}

@@ -225,10 +225,10 @@ _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def read_info(file: Path) -> ModelInfo:
-    """Read a `model.json`; ValueError that names the file and what is wrong with it."""
+def read_info(file: Path, stored: Any = None) -> ModelInfo:
+    """Read a `model.json`, or what `file` says; ValueError that names it and what is wrong."""
     remedy = "copy the model again"
-    stored = read_json(file, remedy=remedy)
+    stored = read_json(file, remedy=remedy) if stored is None else stored
     version = stored.get("schema_version") if isinstance(stored, dict) else None
     if version not in (1, SCHEMA_VERSION):
         raise ValueError(

@@ -25,7 +25,7 @@ from isl_jax.inference.folder import (
 from isl_jax.inference.info import ModelInfo
 from isl_jax.inference.large import OpenedImage, Scratch, largest
 from isl_jax.inference.model import Prediction, interpret
-from isl_jax.inference.stored import WEIGHTS
+from isl_jax.models.weights import WEIGHTS
 
 # Writes the outputs of an image, each whole or not at all; returns the names of its files.
 Write = Callable[[OpenedImage, Prediction], list[str]]

@@ -13,7 +13,7 @@ from isl_jax.inference.forward import Forward, TileTooLargeError
 from isl_jax.inference.info import ModelInfo, NetworkInfo, PostProcessing, read_info, write_info
 from isl_jax.inference.labelling import label_maps
 from isl_jax.inference.large import RepeatedPlane, Scratch, release
-from isl_jax.inference.stored import WEIGHTS, model_folder, read_variables, write_variables
+from isl_jax.inference.stored import model_folder, read_variables, write_variables
 from isl_jax.inference.tiling import (
     BLEND,
     HALO,
@@ -26,6 +26,7 @@ from isl_jax.inference.tiling import (
     plan,
 )
 from isl_jax.models.heads import build_network
+from isl_jax.models.weights import WEIGHTS
 
 __all__ = ["Model", "ModelInfo", "NetworkInfo", "Prediction", "load_model", "save_model"]
 

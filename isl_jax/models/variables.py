@@ -111,3 +111,21 @@ def transfer(source: Variables, target: Variables) -> tuple[dict[str, Any], Tran
     )
     values = {name: np.asarray(found.get(name, value)) for name, value in wanted.items()}
     return flax.traverse_util.unflatten_dict(values, sep="/"), report
+
+
+def with_inputs(variables: Variables, in_channels: int) -> dict[str, Any]:
+    """The variables of a network for images of `in_channels` planes instead of its own number.
+
+    Each plane gets the sum of the first kernel over its own planes, divided by `in_channels`: an
+    image whose planes are all the same gives what it gave before. Equal numbers change nothing.
+    Raises ValueError for variables without such a kernel.
+    """
+    flat: dict[str, Any] = flax.traverse_util.flatten_dict(dict(variables), sep="/")
+    names = [name for name in flat if name.endswith("encoder/conv0/kernel")]
+    if len(names) != 1 or np.ndim(flat[names[0]]) != 4:
+        raise ValueError("weights do not fit the network: they have no first convolution")
+    kernel = np.asarray(flat[names[0]])
+    if kernel.shape[2] != in_channels:
+        summed = kernel.sum(axis=2, keepdims=True, dtype=np.float64) / in_channels
+        flat[names[0]] = np.repeat(summed.astype(kernel.dtype), in_channels, axis=2)
+    return flax.traverse_util.unflatten_dict(flat, sep="/")

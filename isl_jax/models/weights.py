@@ -1,4 +1,4 @@
-"""Pretrained and exported weights files: find, download, verify, cache, read, write."""
+"""Weights files, fetched and read: downloads verified, resumed and cached; nothing is executed."""
 
 import hashlib
 import http.client
@@ -9,7 +9,6 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from pathlib import Path
-from typing import Any
 
 import huggingface_hub
 import huggingface_hub.constants
@@ -19,82 +18,64 @@ from safetensors.numpy import load_file
 
 from isl_jax.files import resumed_whole
 from isl_jax.locks import InUseError, locked
-from isl_jax.models.port import variables_from_torch
 from isl_jax.models.pth import read_pth
 
-# torchvision's files; the digits are the beginning of the SHA-256, all that it publishes.
-_TORCHVISION = {
-    "densenet121": "densenet121-a639ec97.pth",
-    "densenet161": "densenet161-8d451a50.pth",
-    "densenet169": "densenet169-b2777c0a.pth",
-    "densenet201": "densenet201-c1103571.pth",
-}
-_MEGABYTES = {"densenet121": 32, "densenet161": 116, "densenet169": 57, "densenet201": 81}
 # Files whose length is known, too: a name's eight digits can be met by trying.
 _BYTES = {"densenet121-a639ec97.pth": 32_342_954}
-_TORCHVISION_URL = "https://download.pytorch.org/models"
-_HUB_FILE = "model.safetensors"
 _DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")
-# Where torchvision keeps its own downloads: a file it has fetched is found, and the reverse.
-DEFAULT_CACHE = Path("~/.cache/torch/hub/checkpoints")
 # How long one process waits for another that fetches the same file.
 _WAIT_SECONDS = 600
+# No weights file of a network that is known here is as large.
+MOST_BYTES = 2 << 30
+# Where weights fetched by `fetched` are kept.
+CACHE = Path("~/.cache/isl_jax/weights")
+# What an exported model's file is called, in a folder and on the hub.
+WEIGHTS = "weights.safetensors"
+_URL = re.compile(r"(https?://[^\s#]+)#sha256=([0-9a-f]{64})")
+_HUB = re.compile(r"hf:([\w.-]+/[\w.-]+)@([\w./-]+)")
 
 
-def imagenet_variables(
-    source: str | None = None, *, in_channels: int = 3, encoder: str = "densenet121", **options: Any
-) -> dict[str, Any]:
-    """Flax variables of the encoder alone, first convolution adapted to `in_channels`.
-
-    `source` and `options` as in `load_imagenet`.
-    """
-    state_dict = load_imagenet(source, encoder=encoder, **options)
-    return variables_from_torch(state_dict, encoder=encoder, in_channels=in_channels)
+def is_remote(source: str) -> bool:
+    """Whether `source` names weights that are elsewhere, as `fetched` takes them; or is a path."""
+    return re.match(r"hf:|[a-z][a-z+]+://", source, re.IGNORECASE) is not None
 
 
-def load_imagenet(
-    source: str | None = None,
+def fetched(
+    source: str,
     *,
-    encoder: str = "densenet121",
-    cache_dir: str | Path = DEFAULT_CACHE,
+    cache_dir: str | Path = CACHE,
     offline: bool = False,
     hub_endpoint: str | None = None,
-    torchvision_url: str = _TORCHVISION_URL,
-) -> dict[str, np.ndarray]:
-    """State dict of a DenseNet trained on ImageNet, in PyTorch's names and layout.
+) -> Path:
+    """The local file of exported weights that are elsewhere, fetched unless it is there already.
 
-    `source`: None takes the Hugging Face hub (`timm/densenet121.tv_in1k`) and falls back on
-    torchvision's file; `hub` and `torchvision` insist on one; anything else is a path to a
-    `.safetensors` or `.pth` file. Both downloads are verified, resumed and cached; `offline` uses
-    what the caches hold. Raises ValueError (damaged, unknown) or OSError (not to be had, with the
-    address, the size and where to put the file).
+    `source`: `https://SERVER/…/weights.safetensors#sha256=DIGEST` (http, too), or
+    `hf:OWNER/NAME@REVISION` for that file of a repository of the Hugging Face hub. Raises
+    ValueError (another form, another kind of file, contents that are not those) or OSError (not to
+    be had).
     """
-    if source not in (None, "hub", "torchvision"):
-        return read_state_dict(str(source))
-    if encoder not in _TORCHVISION:
-        known = ", ".join(_TORCHVISION)
-        raise ValueError(f"no ImageNet weights are known for encoder {encoder!r}, only for {known}")
-    name = _TORCHVISION[encoder]
-    cached = _home(Path(cache_dir)) / name
-    reasons = []
-    if source != "hub" and cached.exists():
-        return read_state_dict(cached)
-    if source != "torchvision":
-        try:
-            return read_state_dict(_from_hub(encoder, offline=offline, endpoint=hub_endpoint))
-        except (OSError, HfHubHTTPError) as error:
-            reasons.append(f"Hugging Face hub: {_first_line(error)}")
-    if source != "hub" and not offline:
-        try:
-            return read_state_dict(download(f"{torchvision_url}/{name}", cached))
-        except OSError as error:
-            reasons.append(f"torchvision: {_first_line(error)}")
-    raise OSError(
-        f"ImageNet weights of {encoder} cannot be had{' offline' if offline else ''}"
-        f" ({'; '.join(reasons) or f'{cached} does not exist'}). Download "
-        f"{torchvision_url}/{name} ({_MEGABYTES[encoder]} MB) elsewhere and put it at {cached}, or "
-        "name any copy by config.init.weights"
-    )
+    if match := _HUB.fullmatch(source):
+        return from_hub(match[1], WEIGHTS, match[2], offline=offline, endpoint=hub_endpoint)
+    match = _URL.fullmatch(source)
+    if match is None:
+        raise ValueError(
+            f"{source}: not understood; give https://SERVER/FILE.safetensors#sha256=DIGEST (64 hex "
+            "digits, in the card of the export), or hf:OWNER/NAME@REVISION"
+        )
+    url, digest = match.groups()
+    name = Path(urllib.parse.unquote(urllib.parse.urlsplit(url).path))
+    if name.suffix != ".safetensors":
+        raise ValueError(
+            f"{url}: only .safetensors files are taken from elsewhere; others can hold programs"
+        )
+    stem = re.sub(r"[^\w-]", "_", name.stem)[:60]
+    path = home(Path(cache_dir)) / f"{stem}-{digest}.safetensors"
+    if offline and not path.exists():
+        raise OSError(f"{url}: cannot be had offline; put the file at {path}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    download(url, path)
+    verify_digest(path)
+    return path
 
 
 def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
@@ -102,7 +83,7 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
 
     A digest in the file's name (torchvision's `-a639ec97.pth`) is verified.
     """
-    path = _home(Path(path))
+    path = home(Path(path))
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such weights file")
     verify_digest(path)
@@ -163,18 +144,22 @@ def _fetch(url: str, draft: Path, name: str) -> None:
         with urllib.request.urlopen(request, timeout=60) as response:
             # A server that ignores the range sends the file from its beginning, with status 200.
             resumed = response.status == http.HTTPStatus.PARTIAL_CONTENT
+            length = str(response.headers.get("Content-Length"))
+            known = length.isdecimal()
+            expected = int(length) + (done if resumed else 0) if known else None
             with draft.open("ab" if resumed else "wb") as file:
                 while chunk := response.read(1 << 20):
+                    if max(file.tell() + len(chunk), expected or 0) > MOST_BYTES:
+                        draft.unlink()
+                        raise ValueError(f"{url}: more than {MOST_BYTES >> 20} MiB, no weights")
                     file.write(chunk)
-            length = response.headers.get("Content-Length")
-            expected = int(length) + (done if resumed else 0) if length else None
     except urllib.error.HTTPError as error:
         # 416: the part on disk is already the whole.
         if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise OSError(f"{url}: HTTP status {error.code}") from error
         expected = None
-    except (http.client.HTTPException, urllib.error.URLError) as error:
-        raise OSError(f"{url}: {_first_line(error)}") from error
+    except (http.client.HTTPException, urllib.error.URLError, ConnectionError, TimeoutError) as e:
+        raise OSError(f"{url}: {first_line(e)}; run again to resume") from e
     size = draft.stat().st_size
     if expected is not None and size < expected:
         raise OSError(f"{url}: connection lost after {size} bytes; run again to resume")
@@ -185,16 +170,30 @@ def _fetch(url: str, draft: Path, name: str) -> None:
         raise
 
 
-def _from_hub(encoder: str, *, offline: bool, endpoint: str | None) -> Path:
-    """The file in the hub's own cache (`HF_HOME`), downloaded, resumed and verified as needed."""
-    repository = f"timm/{encoder}.tv_in1k"
+def from_hub(
+    repository: str,
+    file: str,
+    revision: str | None = None,
+    *,
+    offline: bool = False,
+    endpoint: str | None = None,
+) -> Path:
+    """A file in the hub's own cache (`HF_HOME`), downloaded, resumed and verified as needed.
+
+    Raises ValueError for one that is damaged, OSError for one that cannot be had.
+    """
     host = _unknown_host(endpoint or huggingface_hub.constants.ENDPOINT)
     try:
         path = huggingface_hub.hf_hub_download(
-            repository, _HUB_FILE, local_files_only=offline or bool(host), endpoint=endpoint
+            repository,
+            file,
+            revision=revision,
+            local_files_only=offline or bool(host),
+            endpoint=endpoint,
         )
-    except LocalEntryNotFoundError as error:
-        raise (OSError(f"{host} cannot be reached") if host and not offline else error) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError) as error:  # or no right to it
+        told = f"{host} cannot be reached" if host and not offline else first_line(error)
+        raise OSError(f"{repository}: {told}") from error
     blob = Path(path).resolve()
     # The hub names a large file in its cache by its SHA-256.
     if re.fullmatch(r"[0-9a-f]{64}", blob.name):
@@ -213,13 +212,14 @@ def _unknown_host(url: str) -> str | None:
     return None
 
 
-def _home(path: Path) -> Path:
-    """`~` resolved; as it is for a user without a home."""
+def home(path: Path) -> Path:
+    """`path`, `~` resolved; as it is for a user without a home."""
     try:
         return path.expanduser()
     except RuntimeError:
         return path
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, as one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -238,10 +238,12 @@ def _study_from(stored: Mapping[str, Any], workdir: Path) -> Study:
     )
 
 
-def _pretext(workdir: Path, runs: tuple[Run, ...]) -> Scored:
+def _pretext(workdir: Path, runs: tuple[Run, ...]) -> Scored | None:
     # A sweep may start from a pretext run that lies elsewhere; its ISL runs know where.
     for run in runs:
         checkpoint = run.stored("config.json").get("init", {}).get("checkpoint")
         if run.arm == ISL and checkpoint:
-            return read_scored(Path(checkpoint))
+            # Exported weights bring no scores along.
+            found = read_scored(Path(checkpoint))
+            return found if found.status == "done" or found.stored("config.json") else None
     return read_scored(workdir / "pretrain")

@@ -20,12 +20,13 @@ from isl_jax.data.batches import (
 from isl_jax.data.crops import FreshCrops, fixed_crops
 from isl_jax.data.store import Dataset, Field, annotated_subset, open_dataset
 from isl_jax.inference.info import ModelInfo, NetworkInfo
-from isl_jax.inference.model import load_model, save_model, set_postprocessing
-from isl_jax.models import weights
+from isl_jax.inference.model import save_model, set_postprocessing
+from isl_jax.models import imagenet
 from isl_jax.models.heads import build_network
 from isl_jax.models.variables import init_variables, transfer
 from isl_jax.study.postprocessing import calibrated
 from isl_jax.study.settings import Experiment
+from isl_jax.study.travel import pretext_variables
 from isl_jax.study.workdir import prepare_workdir
 from isl_jax.training.alpha import measured_alpha
 from isl_jax.training.checkpoint import latest_step
@@ -45,7 +46,7 @@ def run_experiment(experiment: Experiment, workdir: Path, *, alpha: float | None
     settings = experiment.train.with_length(len(source.crops))
     network = _network(experiment)
     variables = _first_variables(
-        experiment, network, len(dataset.channels), resumes=latest_step(workdir) is not None
+        experiment, network, dataset, resumes=latest_step(workdir) is not None
     )
     check_training(settings, variables)
     prepare_workdir(experiment.to_json(), workdir)
@@ -83,7 +84,7 @@ def initial_alpha(experiment: Experiment) -> float:
     """What `loss.alpha=auto` of this run would begin with, measured on its first batches."""
     dataset, _, source = _training_crops(experiment)
     network = _network(experiment)
-    variables = _first_variables(experiment, network, len(dataset.channels), resumes=False)
+    variables = _first_variables(experiment, network, dataset, resumes=False)
     settings = experiment.train.with_length(len(source.crops))
     check_training(settings, variables)
     return measured_alpha(
@@ -147,25 +148,19 @@ def _network(experiment: Experiment) -> nn.Module:
 
 
 def _first_variables(
-    experiment: Experiment, network: nn.Module, in_channels: int, *, resumes: bool
+    experiment: Experiment, network: nn.Module, dataset: Dataset, *, resumes: bool
 ) -> dict[str, Any]:
     """What the training starts from; of one that `resumes`, whose weights are there, the shapes."""
-    init = experiment.init
+    init, in_channels = experiment.init, len(dataset.channels)
     variables = init_variables(network, in_channels=in_channels, seed=experiment.seed)
     if init.kind == "random" or resumes:
         return variables
     if init.kind == "imagenet":
-        source = weights.imagenet_variables(
+        source = imagenet.imagenet_variables(
             init.weights, in_channels=in_channels, encoder=experiment.model.encoder
         )
     else:
-        pretext = load_model(str(init.checkpoint))
-        if not pretext.info.task.is_stain:
-            raise ValueError(
-                f"{init.checkpoint}: trained on {pretext.info.task.kind}, init.checkpoint wants "
-                "the workdir of a pretext run (stage pretrain)"
-            )
-        source = pretext.variables
+        source = pretext_variables(str(init.checkpoint), dataset, experiment.model.encoder)
     variables, report = transfer(source, variables)
     print(report)
     return variables

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from isl_jax.data.crops import CropPlan
-from isl_jax.inference.model import model_folder
-from isl_jax.models import weights
+from isl_jax.inference.stored import locate
+from isl_jax.models import imagenet
 from isl_jax.models.heads import Head
 from isl_jax.study.duration import seconds_for, speeds_of
 from isl_jax.study.grid import Grid
@@ -81,7 +81,7 @@ class Plan:
     workdir: Path
     description: dict[str, Any]
     runs: tuple[PlannedRun, ...]
-    isl_checkpoint: Path | None = None
+    isl_checkpoint: str | None = None
 
     @property
     def remaining(self) -> tuple[PlannedRun, ...]:
@@ -96,7 +96,8 @@ class Plan:
         return seconds_for([(run.experiment, run.step) for run in self.remaining], self._folders())
 
     def _folders(self) -> list[Path]:
-        return [*(run.workdir for run in self.runs), *filter(None, [self.isl_checkpoint])]
+        elsewhere = [Path(self.isl_checkpoint)] if self.isl_checkpoint else []
+        return [*(run.workdir for run in self.runs), *elsewhere]
 
     def table(self) -> str:
         """The plan as text: one line a run, then how much is left."""
@@ -134,7 +135,7 @@ def plan_sweep(
     grid: Grid,
     workdir: Path,
     *,
-    isl_checkpoint: Path | None = None,
+    isl_checkpoint: str | None = None,
     stand_in: str | None = None,
 ) -> Plan:
     """Plan to pretrain once, then to train and test every run of the grid on the same crops.
@@ -145,7 +146,7 @@ def plan_sweep(
     model, ValueError for a sweep that has scores on other crops.
     """
     if isl_checkpoint:
-        model_folder(isl_checkpoint)
+        locate(isl_checkpoint)  # fetched, where it is elsewhere, before any run
     crops = dataclasses.replace(segment.crop_plan, seed=pretrain.seed)
     pretext = PlannedRun(pretrain, workdir / "pretrain", crops)
     plans_pretext = ISL in grid.inits and isl_checkpoint is None
@@ -191,7 +192,7 @@ def missing_imagenet(experiment: Experiment, stand_in: str | None) -> str | None
     Without a `stand_in` the error of the download is raised.
     """
     try:
-        weights.load_imagenet(experiment.init.weights, encoder=experiment.model.encoder)
+        imagenet.load_imagenet(experiment.init.weights, encoder=experiment.model.encoder)
     except (OSError, ValueError) as error:
         if stand_in is None:
             raise

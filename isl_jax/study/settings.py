@@ -83,7 +83,10 @@ class InitSettings:
     def __post_init__(self) -> None:
         _choose("init.kind", self.kind, ("random", "imagenet", "isl"))
         if self.kind == "isl" and not self.checkpoint:
-            raise ValueError("init.kind=isl needs init.checkpoint, the workdir of a pretext run")
+            raise ValueError(
+                "init.kind=isl needs init.checkpoint: the workdir of a pretext run, what "
+                "isl-export --format=pretrained wrote, https://…#sha256=… or hf:OWNER/NAME@REVISION"
+            )
 
 
 # Keys of `target`.

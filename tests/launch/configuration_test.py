@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from isl_jax.launch.configuration import configure_jax
-from isl_jax.models import weights
+from isl_jax.models import imagenet, weights
 
 
 @pytest.fixture
@@ -41,6 +41,6 @@ def test_a_user_without_a_home(monkeypatch, chosen):
     configure_jax()
     assert chosen == []
     with pytest.raises(OSError, match=r"cannot be had offline.*put it at"):
-        weights.load_imagenet("torchvision", offline=True)
+        imagenet.load_imagenet("torchvision", offline=True)
     with pytest.raises(FileNotFoundError, match=r"w\.pth: no such weights file"):
         weights.read_state_dict("w.pth")

@@ -47,6 +47,29 @@ def test_the_licence_travels_with_the_weights(launch, workdir, tmp_path):
     assert ended.returncode == 1 and "no place for it" in ended.stderr
 
 
+def test_a_pretext_run_becomes_a_folder_with_the_terms_of_its_images(launch, workdir, tmp_path):
+    _, variables = workdir
+    info = ModelInfo(
+        "cell", "pretrain", NetworkInfo("tiny", "none", 1, 3), Task("stain"), ("a",) * 3
+    )
+    save_model(tmp_path / "W0" / "model", info, variables)
+    for file, content in (
+        ("W0/config.json", json.dumps({"data": {"root": str(tmp_path / "data")}})),
+        ("data/dataset.json", json.dumps({"source": str(tmp_path / "raw")})),
+        ("raw/SOURCE.txt", "cells: of a test\nLicence: CC0\n"),
+    ):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text(content)
+    arguments = ["--model=W0", "--format=pretrained", "--dtype=bfloat16"]
+    ended = launch("export", *arguments, "--out=hela", cwd=tmp_path)
+    assert ended.returncode == 0 and "hela: pretrained, " in ended.stdout, ended.stderr
+    assert "* cells: of a test Licence: CC0\n" in (tmp_path / "hela" / "README.md").read_text()
+    ended = launch("export", *arguments, "--out=x", "--data_licence=MIT", cwd=tmp_path)
+    assert "* MIT\n" in (tmp_path / "x" / "README.md").read_text()
+    ended = launch("export", *arguments, "--out=x", cwd=tmp_path)
+    assert ended.returncode == 1 and "x: exists already; name a new folder" in ended.stderr
+
+
 def test_bad_input_is_one_line(launch, tmp_path):
     for arguments, told in (
         (["--format=onnx"], "--model=FOLDER, --format and --out=FILE"),

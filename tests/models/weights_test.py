@@ -13,11 +13,12 @@ import pytest
 from safetensors.numpy import save_file
 
 from isl_jax.files import resumed_whole
-from isl_jax.models import weights
+from isl_jax.models import imagenet, weights
 from isl_jax.models.heads import build_network
+from isl_jax.models.imagenet import imagenet_variables, load_imagenet
 from isl_jax.models.port import torch_from_variables
 from isl_jax.models.variables import init_variables
-from isl_jax.models.weights import download, imagenet_variables, load_imagenet, read_state_dict
+from isl_jax.models.weights import download, fetched, is_remote, read_state_dict
 
 COMMIT = "0" * 40
 
@@ -148,7 +149,7 @@ def test_torchvision_is_the_fallback(
 ) -> None:
     body = (fixtures / "tiny_densenet_hubstyle.pth").read_bytes()
     name = named_after_digest(body)
-    monkeypatch.setitem(weights._TORCHVISION, "densenet121", name)
+    monkeypatch.setitem(imagenet._TORCHVISION, "densenet121", name)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     server.files[f"/models/{name}"] = body
     options = {"hub_endpoint": server.url, "torchvision_url": f"{server.url}/models"}
@@ -289,3 +290,85 @@ def test_the_genuine_imagenet_file(fixtures: Path) -> None:
         array = state_dict[name] if name.startswith("classifier") else ported[f"encoder.{name}"]
         assert array.mean() == pytest.approx(mean, abs=1e-3), name
         assert array.std(ddof=1) == pytest.approx(std, abs=1e-3), name
+
+
+def address(server: FileServer, body: bytes, path: str = "/hela/weights.safetensors") -> str:
+    server.files[path] = body
+    return f"{server.url}{path}#sha256={hashlib.sha256(body).hexdigest()}"
+
+
+def test_an_address_with_a_checksum_is_fetched_once(server: FileServer, tmp_path: Path) -> None:
+    source = address(server, b"weights")
+    path = fetched(source, cache_dir=tmp_path)
+    assert path.read_bytes() == b"weights" and path.parent == tmp_path
+    server.requests.clear()
+    assert fetched(source, cache_dir=tmp_path, offline=True) == path and not server.requests
+    path.write_bytes(b"weighty")
+    with pytest.raises(ValueError, match="delete it and fetch it again"):
+        fetched(source, cache_dir=tmp_path)
+
+
+def test_a_cut_fetch_goes_on_where_it_stopped(server: FileServer, tmp_path: Path) -> None:
+    body = os.urandom(100_000)
+    source = address(server, body)
+    server.cut_at = 30_000
+    with pytest.raises(OSError, match="run again to resume"):
+        fetched(source, cache_dir=tmp_path)
+    server.cut_at = None
+    assert fetched(source, cache_dir=tmp_path).read_bytes() == body
+    assert server.requests[-1][2] == "bytes=30000-"
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("https://a.b/w.safetensors", "not understood; give https"),
+        ("https://a.b/w.safetensors#sha256=12", "64 hex digits"),
+        ("ftp://a.b/w.safetensors#sha256=" + "0" * 64, "not understood"),
+        ("file:///w.safetensors#sha256=" + "0" * 64, "not understood"),
+        ("hf:lab/cells", "hf:OWNER/NAME@REVISION"),
+        ("hf:../cells@main", "cells"),
+        ("https://a.b/w.pth#sha256=" + "0" * 64, "others can hold programs"),
+        ("https://a.b/w.pkl?f=.safetensors#sha256=" + "0" * 64, "others can hold programs"),
+    ],
+)
+def test_addresses_that_are_not_asked(source: str, told: str, tmp_path: Path) -> None:
+    assert is_remote(source)
+    with pytest.raises(ValueError, match=told) as caught:
+        fetched(source, cache_dir=tmp_path)
+    assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
+
+
+def test_paths_are_not_addresses() -> None:
+    assert not any(map(is_remote, ("W0", "/data/W0", "../hf:x", "C:/W0", "a.safetensors")))
+
+
+def test_contents_that_are_not_those_are_not_kept(server: FileServer, tmp_path: Path) -> None:
+    source = address(server, b"weights")
+    server.files["/hela/weights.safetensors"] = b"\x80\x04pickle."
+    with pytest.raises(ValueError, match="not the genuine file"):
+        fetched(source, cache_dir=tmp_path)
+    with pytest.raises(OSError, match="HTTP status 404"):
+        fetched(source.replace("hela", "gone"), cache_dir=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_too_large_is_not_fetched(
+    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights, "MOST_BYTES", 1 << 20)
+    with pytest.raises(ValueError, match="more than 1 MiB, no weights"):
+        fetched(address(server, bytes(3 << 20)), cache_dir=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_name_of_the_hub(
+    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    body = os.urandom(5000)
+    server.files["/lab/cells/resolve/v1.0/weights.safetensors"] = body
+    path = fetched("hf:lab/cells@v1.0", hub_endpoint=server.url)
+    assert path.read_bytes() == body and path.name == "weights.safetensors"
+    with pytest.raises(OSError, match=r"lab/others: .*cannot find the requested files"):
+        fetched("hf:lab/others@v1.0", hub_endpoint=server.url)

@@ -113,9 +113,9 @@ def test_the_head_that_was_chosen_stands_in_both_arms(dataset, tmp_path):
 def test_no_pretext_run_without_isl_or_with_weights_that_are_there(make_plan, tmp_path):
     assert all(run.name != "pretrain" for run in make_plan(inits=("random",)).runs)
     with pytest.raises(FileNotFoundError, match=r"pretext/model\.json: no such file"):
-        make_plan(isl_checkpoint=tmp_path / "pretext")
+        make_plan(isl_checkpoint=str(tmp_path / "pretext"))
     write_model(tmp_path / "pretext" / "model")
-    plan = make_plan(isl_checkpoint=tmp_path / "pretext")
+    plan = make_plan(isl_checkpoint=str(tmp_path / "pretext"))
     assert all(run.name != "pretrain" for run in plan.runs)
     assert plan.runs[1].experiment.init.checkpoint == str(tmp_path / "pretext")
 
@@ -164,7 +164,7 @@ def test_time_from_a_pretext_run_on_crops_of_another_size(make_plan, dataset, tm
     )
     leave(pretext, speeds=(3.0,))
     write_model(pretext.workdir / "model")
-    plan = make_plan(n=(1,), isl_checkpoint=pretext.workdir)
+    plan = make_plan(n=(1,), isl_checkpoint=str(pretext.workdir))
     # A crop of half the side has a quarter of the pixels.
     assert plan.estimate() == pytest.approx(2 * STEPS * BATCH / (4 * 3.0))
 
@@ -230,7 +230,7 @@ def unreachable(monkeypatch):
         asked.append(encoder)
         raise OSError("no network:\nfetch it elsewhere")
 
-    monkeypatch.setattr(planning.weights, "load_imagenet", load)
+    monkeypatch.setattr(planning.imagenet, "load_imagenet", load)
     return asked
 
 
@@ -265,7 +265,7 @@ def test_weights_are_asked_for_only_where_a_run_begins_with_them(dataset, tmp_pa
     plan_sweep(*stages, Grid((1,), ("random",), (0,), "paper"), folder)
     write_model(tmp_path / "pretext" / "model")
     grid = Grid((1,), ("random", "isl"), (0,))
-    plan_sweep(*stages, grid, folder, isl_checkpoint=tmp_path / "pretext")
+    plan_sweep(*stages, grid, folder, isl_checkpoint=str(tmp_path / "pretext"))
     begun = plan_sweep(*pair(dataset), grid, folder).runs[0]
     leave(dataclasses.replace(begun, experiment=stages[0]), step=3)
     plan = plan_sweep(*stages, grid, folder)
