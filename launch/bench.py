@@ -5,7 +5,8 @@
 
 Suites: ceiling, compile, instances, loader, matching, predict, train. Every suite prints a table.
 Peers are measured in the same run, alternating with ours; they are not dependencies (`pip install
-isl-jax[bench]`).
+isl-jax[bench]`). How well other programs segment, tells
+`python -m isl_jax.launch.benchmarks.peers --help`.
 """
 
 import importlib
@@ -32,7 +33,8 @@ _DTYPE = flags.DEFINE_enum("dtype", "bfloat16", ["bfloat16", "float32"], "compil
 def main() -> int:
     """Run the suite that the flags name."""
     names = (module.name for module in pkgutil.iter_modules(benchmarks.__path__))
-    suites = sorted(name for name in names if not name.startswith("_"))
+    # peers is a command of its own.
+    suites = sorted(name for name in names if not name.startswith("_") and name != "peers")
     if _SUITE.value not in suites:
         raise ValueError(f"--suite={_SUITE.value}: choose one of {', '.join(suites)}")
     suite = importlib.import_module(f"{benchmarks.__name__}.{_SUITE.value}")
