@@ -4,8 +4,12 @@
     isl-fetch --dataset=deepcell2016 --subset=hela --out=RAW
     isl-prepare --source=RAW --layout=deepcell2016 --out=DATA
 
+Sets that are marked as not yet seen lie at Zenodo: what they hold is asked there, held against its
+own checksums, and kept in CHECKSUMS.json beside the files, against which later calls hold them.
+
 Run again, it fetches what is missing or damaged and nothing else. Without access to the internet,
---base_url names a mirror of the repository's folders: http://SERVER/FOLDER or file:///FOLDER.
+--base_url names a mirror of the repository's folders: http://SERVER/FOLDER or file:///FOLDER
+(of a Zenodo record with record.json, the answer of https://zenodo.org/api/records/NUMBER).
 Licence and citation are printed, and saved as SOURCE.txt beside the files.
 """
 
@@ -13,7 +17,14 @@ from pathlib import Path
 
 from absl import flags
 
-from isl_jax.ingest.public import PublicFile, PublicSet, fetch, is_present, load_registry
+from isl_jax.ingest.public import (
+    PublicFile,
+    PublicSet,
+    fetch,
+    is_present,
+    listed,
+    load_registry,
+)
 from isl_jax.launch.command import command
 from isl_jax.launch.waiting import Waiting
 from isl_jax.locks import locked
@@ -31,8 +42,11 @@ def main() -> None:
     if _DATASET.value is None:
         raise ValueError(f"no --dataset: choose one of {_known()}")
     public_set = _REGISTRY[_DATASET.value]
-    files = public_set.select(_SUBSET.value)
     print(public_set.notice())
+    if not public_set.files:
+        print("Not yet seen: no checksum of this set has been taken for this package so far.\n")
+    public_set = listed(public_set, Path(_OUT.value) if _OUT.value else None, _BASE_URL.value)
+    files = public_set.select(_SUBSET.value)
     if _DRY_RUN.value:
         _list(public_set, files)
         return
@@ -65,7 +79,7 @@ def _megabytes(files) -> str:
 
 def _known() -> str:
     return "; ".join(
-        f"{name} ({_megabytes(entry.files)}"
+        f"{name} ({_megabytes(entry.files) if entry.files else 'not yet seen'}"
         + (f", subsets {', '.join(entry.subsets)}" if entry.subsets else "")
         + ")"
         for name, entry in _REGISTRY.items()

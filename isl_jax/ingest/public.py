@@ -1,12 +1,10 @@
-"""Public sets of real microscopy: which files, where they are, and fetching them exactly."""
+"""Fetching public sets of real microscopy exactly: every file by its checksum."""
 
+import dataclasses
 import errno
-import importlib.resources
-import json
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote, unquote, urlsplit
@@ -14,9 +12,18 @@ from urllib.parse import quote, unquote, urlsplit
 import pooch
 import requests
 
-from isl_jax.files import write_text
+from isl_jax.files import misfit, read_json, write_json, write_text
+from isl_jax.ingest.registry import PublicFile, PublicSet, checked_paths, load_registry
+
+__all__ = ["PublicFile", "PublicSet", "fetch", "is_present", "listed", "load_registry"]
 
 NOTICE = "SOURCE.txt"
+# What a set held when it was first fetched into a folder.
+CHECKSUMS = "CHECKSUMS.json"
+# The list of a record's files, as Zenodo answers; on a mirror it lies beside them.
+_LISTING = "record.json"
+_RECORD = {"files": [{"key": str, "size": int, "checksum": str}]}
+_CHECKSUMS = {"record": str, "files": [{"path": str, "sha256": str, "bytes": int, "md5": str}]}
 
 _CHUNK = 1 << 16
 _TIMEOUT = (10, 60)  # seconds to connect, seconds between two pieces
@@ -25,79 +32,65 @@ _WAITS = (1, 3)  # seconds before each further attempt after a lost connection
 _PASSING = (408, 429, 500, 502, 503, 504)
 
 
-@dataclass(frozen=True)
-class PublicFile:
-    """One file of a public set; `path` is relative to the repository, with /."""
-
-    path: str
-    sha256: str
-    bytes: int
-
-
-@dataclass(frozen=True)
-class PublicSet:
-    """A public set at one revision of its repository; `subsets` are prefixes of paths."""
-
-    name: str
-    title: str
-    repository: str
-    revision: str
-    licence: str
-    citation: str
-    subsets: Mapping[str, Sequence[str]]
-    files: tuple[PublicFile, ...]
-
-    @property
-    def url(self) -> str:
-        """Folder of the files as GitHub serves them."""
-        return f"https://raw.githubusercontent.com/{self.repository}/{self.revision}"
-
-    def select(self, subset: str | None = None) -> tuple[PublicFile, ...]:
-        """Files of a subset (None: all); ValueError for an unknown one."""
-        if subset is None:
-            return self.files
-        if subset not in self.subsets:
-            raise ValueError(
-                f"{self.name} has no subset {subset!r}; it has {', '.join(self.subsets) or 'none'}"
-            )
-        return tuple(f for f in self.files if f.path.startswith(tuple(self.subsets[subset])))
-
-    def notice(self) -> str:
-        """Where the set comes from, its licence and what to cite."""
-        return (
-            f"{self.name}: {self.title}\n"
-            f"Source: https://github.com/{self.repository} at {self.revision}\n"
-            f"Licence: {self.licence}\n"
-            f"Please cite: {self.citation}\n"
-        )
-
-
-def load_registry(path: Path | None = None) -> dict[str, PublicSet]:
-    """The public sets known to this package, by name; `path`: another registry file."""
-    source = path or importlib.resources.files("isl_jax.ingest") / "public_registry.json"
-    try:
-        stored = json.loads(source.read_text(encoding="utf-8"))
-        return {name: _public_set(name, entry) for name, entry in stored.items()}
-    except Exception as error:  # of whatever is not as this package wrote it
-        raise ValueError(f"{source}: no registry of public sets ({error})") from error
-
-
-def _public_set(name: str, entry: dict[str, Any]) -> PublicSet:
-    files = tuple(PublicFile(path, **facts) for path, facts in entry.pop("files").items())
-    for file in files:
-        if {"", ".", ".."} & set(file.path.split("/")) or "\\" in file.path:
-            raise ValueError(f"{name}: {file.path!r} of the registry is no path below a folder")
-    return PublicSet(name=name, files=files, **entry)
-
-
 def is_present(file: PublicFile, folder: Path) -> bool:
     """Whether the folder holds this very file, by its checksum."""
     path = Path(folder) / file.path
     return (
         path.is_file()
         and path.stat().st_size == file.bytes
-        and pooch.file_hash(str(path)) == file.sha256
+        and pooch.file_hash(str(path), alg=file.checksum.split(":")[0])
+        == file.checksum.split(":")[1]
     )
+
+
+def listed(public_set: PublicSet, out: Path | None, base_url: str | None = None) -> PublicSet:
+    """The set with its files: as registered, as first fetched into `out`, or as its record says.
+
+    Raises ConnectionError, ValueError or OSError in one line.
+    """
+    if public_set.files:
+        return public_set
+    name, kept = public_set.name, out and Path(out) / CHECKSUMS
+    if kept and kept.is_file():
+        stored = read_json(kept, remedy="remove it and fetch again", keys=_CHECKSUMS)
+        if stored["record"] != public_set.revision:
+            raise ValueError(f"{kept}: of record {stored['record']}; choose another --out")
+        files = (PublicFile(**facts) for facts in stored["files"])
+    else:
+        api = f"https://zenodo.org/api/records/{public_set.revision}"
+        record = _answer(f"{base_url.rstrip('/')}/{_LISTING}" if base_url else api)
+        files = (
+            PublicFile(item["key"], "", item["size"], item["checksum"].partition("md5:")[2])
+            for item in record["files"]
+        )
+    return dataclasses.replace(public_set, files=checked_paths(name, tuple(files)))
+
+
+def _answer(url: str) -> dict[str, Any]:
+    """The list of a record's files."""
+    parts = urlsplit(url)
+    try:
+        if parts.scheme == "file":
+            return read_json(Path(unquote(parts.path)), remedy="mirror it again", keys=_RECORD)
+        response = requests.get(url, timeout=_TIMEOUT)
+        response.raise_for_status()
+        record = response.json()
+    except requests.RequestException as error:
+        status = None if error.response is None else error.response.status_code
+        raise ConnectionError(_lost(url, status, error)) from None
+    if told := misfit(record, _RECORD):
+        raise ValueError(f"{url}: not the list of a record's files ({told}); try again later")
+    return record
+
+
+def _keep_checksums(public_set: PublicSet, files: Sequence[PublicFile], out: Path) -> None:
+    """Write what has been fetched of a set that was not yet seen: from now on it is known."""
+    known = {file.path: file for file in public_set.files if file.sha256}
+    for file in files:
+        digest = file.sha256 or pooch.file_hash(str(out / file.path))
+        known[file.path] = dataclasses.replace(file, sha256=digest)
+    facts = [dataclasses.asdict(file) for file in known.values()]
+    write_json(out / CHECKSUMS, {"record": public_set.revision, "files": facts})
 
 
 def fetch(
@@ -130,12 +123,14 @@ def fetch(
     cache = pooch.create(
         path=str(out),
         base_url=base,
-        registry={file.path: f"sha256:{file.sha256}" for file in files},
+        registry={file.path: file.checksum for file in files},
         urls={file.path: f"{base}/{quote(file.path)}" for file in files},
     )
     pooch.get_logger().setLevel("WARNING")
     for file in missing:
         _fetch_file(cache, file, on_bytes)
+    if public_set.is_record:
+        _keep_checksums(public_set, files, out)
     return tuple(missing)
 
 
@@ -163,7 +158,7 @@ def _fetch_file(cache: pooch.Pooch, file: PublicFile, on_bytes: Callable[[int], 
             if damaged:
                 raise ValueError(
                     f"{url}: arrived twice with contents other than those registered (SHA-256 "
-                    f"{file.sha256[:12]}…, {file.bytes} bytes; came {download.received} bytes); "
+                    f"{file.checksum[7:19]}…, {file.bytes} bytes; came {download.received} bytes); "
                     "nothing was kept, try again later or another --base_url"
                 ) from None
             damaged = True

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from isl_jax.ingest import public
-from isl_jax.ingest.public import NOTICE, fetch, is_present, load_registry
+from isl_jax.ingest.public import CHECKSUMS, NOTICE, fetch, is_present, listed, load_registry
 from tests.ingest.file_server import closed_url, serve
 
 CONTENTS = {
@@ -202,3 +202,60 @@ def test_a_registry_names_no_files_outside_its_folder(tmp_path, name):
     (tmp_path / "r.json").write_text(json.dumps({"s": {**entry, "subsets": {}, "files": files}}))
     with pytest.raises(ValueError, match="no path below a folder"):
         load_registry(tmp_path / "r.json")
+
+
+@pytest.fixture
+def unseen(mirror, tmp_path):
+    """A record of Zenodo that nobody has fetched yet, and its mirror."""
+    files = [
+        {"key": name, "size": len(contents), "checksum": f"md5:{hashlib.md5(contents).hexdigest()}"}
+        for name, contents in CONTENTS.items()
+    ]
+    (mirror / "record.json").write_text(json.dumps({"files": files, "title": "cells"}))
+    facts = dict.fromkeys(("title", "licence", "citation"), "x")
+    entry = {**facts, "repository": "zenodo", "revision": "12", "subsets": {}, "files": {}}
+    (tmp_path / "unseen.json").write_text(json.dumps({"cells": entry}))
+    return load_registry(tmp_path / "unseen.json")["cells"]
+
+
+def test_a_set_not_yet_seen_is_asked_for_and_known_from_then_on(unseen, mirror, tmp_path):
+    out = tmp_path / "raw"
+    with serve(mirror) as server:
+        found = listed(unseen, out, server.url)
+        server.faults["test/phase.png"] = ["damage"]
+        assert fetch(found, found.files, out, base_url=server.url) == found.files
+        assert server.requests["test/phase.png"] == 2  # the record's md5 told
+    assert "https://zenodo.org/records/12\n" in (out / NOTICE).read_text()
+    known = listed(unseen, out)  # asks nobody
+    for file in known.files:
+        assert file.sha256 == hashlib.sha256(CONTENTS[file.path]).hexdigest()
+    (out / "train/set 1/mask.png").write_bytes(b"mast")
+    assert not is_present(known.files[1], out)
+    (mirror / "train/set 1/mask.png").write_bytes(b"new!")
+    with pytest.raises(ValueError, match="arrived twice with contents other than those registered"):
+        fetch(known, known.files, out, base_url=mirror.as_uri())
+
+
+def test_a_record_that_is_none(unseen, mirror, tmp_path):
+    (mirror / "record.json").write_text('{"files": [{"key": 3}]}')
+    with serve(mirror) as server:
+        with pytest.raises(ValueError, match=r"not the list of a record's files .*key is '3'"):
+            listed(unseen, None, server.url)
+        with pytest.raises(ConnectionError, match="404"):
+            listed(unseen, None, f"{server.url}/gone")
+    evil = [{"key": "../x", "size": 1, "checksum": "md5:00"}]
+    (mirror / "record.json").write_text(json.dumps({"files": evil}))
+    with pytest.raises(ValueError, match="no path below a folder"):
+        listed(unseen, None, mirror.as_uri())
+    (tmp_path / CHECKSUMS).write_text('{"record": "13", "files": []}')
+    with pytest.raises(ValueError, match="of record 13; choose another --out"):
+        listed(unseen, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "record"), [("deepbacs_brightfield", 5550935), ("cellular", 8315423)]
+)
+def test_registered_records_say_whose_they_are(name, record):
+    entry = load_registry()[name]
+    assert entry.is_record and entry.url == f"https://zenodo.org/records/{record}/files"
+    assert "https://doi.org/" in entry.citation and not entry.files
