@@ -76,6 +76,63 @@ def crossed_interval(
     return Interval(float(low), float(high))
 
 
+def hierarchical_interval(
+    values: ArrayLike,
+    sweeps: Sequence[Any],
+    sets: Sequence[Any],
+    *,
+    confidence: float = 0.95,
+    num_resamples: int = 10_000,
+    seed: int = 0,
+) -> tuple[Interval, float]:
+    """Bootstrap interval and two-sided p of the mean of `values` `[units, runs]`, by levels.
+
+    A unit is what is independent (a field, or fields of the same cells), of the data set `sets`
+    `[units]`; a run is of the sweep `sweeps` `[runs]`, which has its own annotated images and
+    pretext, and one of its seeds. Units are drawn anew within each set, sweeps within each set, and
+    seeds within each sweep; runs are drawn for all units together, as in `crossed_interval`. The
+    mean is that over units of each unit's mean over runs; NaN marks what a run was not tested on. p
+    is the share of resamples on the other side of 0, doubled; with few units it is too small, and
+    `paired_test` over them is the one to trust. Fewer than two units give NaN.
+    """
+    grid = np.asarray(values, np.float64)
+    known = ~np.isnan(grid)
+    units, runs = np.flatnonzero(known.any(1)), np.flatnonzero(known.any(0))
+    if len(units) < 2:
+        return Interval(math.nan, math.nan), math.nan
+    grid, known = grid[units][:, runs], known[units][:, runs]
+    of_unit, of_run = [sets[int(k)] for k in units], [sweeps[int(k)] for k in runs]
+    # A run is of the set of the units that it was tested on.
+    set_of_run = [of_unit[int(np.argmax(column))] for column in known.T]
+    rng = np.random.default_rng(seed)
+    unit_weights = _drawn(rng, of_unit, num_resamples)
+    run_weights = _drawn(rng, of_run, num_resamples)
+    for name in dict.fromkeys(set_of_run):
+        there = dict.fromkeys(s for s, of in zip(of_run, set_of_run, strict=True) if of == name)
+        drawn = _drawn(rng, [name] * len(there), num_resamples)
+        for column, sweep in enumerate(there):
+            members = [k for k, s in enumerate(of_run) if s == sweep]
+            run_weights[:, members] *= drawn[:, [column]] / len(members)
+    weight = run_weights @ known.T
+    means = run_weights @ np.where(known, grid, 0).T / np.where(weight > 0, weight, 1)
+    count = (unit_weights * (weight > 0)).sum(1)
+    found = (unit_weights * means).sum(1)[count > 0] / count[count > 0]
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(found, [tail, 1 - tail])
+    beyond = min((found <= 0).sum(), (found >= 0).sum())
+    return Interval(float(low), float(high)), min(1.0, 2 * (1 + beyond) / (1 + len(found)))
+
+
+def _drawn(rng: np.random.Generator, groups: Sequence[Any], num_resamples: int) -> np.ndarray:
+    """How often each item is drawn `[resamples, items]`, as many within each group as it has."""
+    counts = np.zeros((num_resamples, len(groups)))
+    for name in dict.fromkeys(groups):
+        members = [k for k, group in enumerate(groups) if group == name]
+        shares = np.full(len(members), 1 / len(members))
+        counts[:, members] = rng.multinomial(len(members), shares, size=num_resamples)
+    return counts
+
+
 def paired_test(scores: ArrayLike, baseline: ArrayLike) -> float:
     """Two-sided p of the Wilcoxon signed-rank test on paired `scores` and `baseline` `[images]`.
 

@@ -150,3 +150,48 @@ def test_interval_over_fields_and_seeds_leaves_out_what_is_missing():
     assert 0.1 <= found.low < found.high <= 0.4
     for nothing in (values[:1], values[2:3], np.zeros((0, 0)), np.full((3, 2), np.nan)):
         assert np.isnan(statistics.crossed_interval(nothing).low)
+
+
+def test_hierarchical_interval_is_the_bootstrap_of_the_level_that_varies():
+    rng = np.random.default_rng(1)
+    effects = rng.normal(0.1, 1, 12)
+    expected = statistics.bootstrap_interval(effects)
+    units = np.repeat(effects[:, None], 3, 1)  # runs agree: units alone vary
+    runs = np.repeat(effects[None], 5, 0)  # units agree: sweeps, or seeds of one sweep, vary
+    for values, sweeps, sets in (
+        (units, ["a", "a", "b"], [0] * 12),
+        (runs, range(12), [0] * 5),
+        (runs, ["a"] * 12, [0] * 5),
+    ):
+        found, _ = statistics.hierarchical_interval(values, list(sweeps), sets)
+        assert found.low == pytest.approx(expected.low, abs=0.03)
+        assert found.high == pytest.approx(expected.high, abs=0.03)
+
+
+def test_hierarchical_interval_with_every_level():
+    # Variance of a mean over 20 units, 10 sweeps and 2 seeds each, if all vary by themselves.
+    rng = np.random.default_rng(0)
+    covered, wide = 0, []
+    for trial in range(60):
+        unit, sweep, seed = rng.normal(0, 1, 20), rng.normal(0, 1, 10), rng.normal(0, 1, 20)
+        values = unit[:, None] + np.repeat(sweep, 2) + seed + rng.normal(0, 0.1, (20, 20))
+        found, _ = statistics.hierarchical_interval(
+            values, list(np.arange(20) // 2), [0] * 20, num_resamples=400, seed=trial
+        )
+        covered += found.low <= 0 <= found.high
+        wide.append(found.high - found.low)
+    expected = 2 * 1.96 * np.sqrt(1 / 20 + 1 / 10 + 1 / 20)
+    assert np.mean(wide) == pytest.approx(expected, rel=0.15)
+    assert covered >= 48  # 95 % of 60, less what percentiles of small samples lose
+
+
+def test_sets_are_drawn_by_themselves_and_a_clear_difference_has_a_small_p():
+    # Two sets that differ much, each without spread: nothing varies, so nothing is uncertain.
+    values = np.full((8, 4), np.nan)
+    values[:4, :2], values[4:, 2:] = 0.1, 0.9
+    interval, p = statistics.hierarchical_interval(values, list("aabb"), [0] * 4 + [1] * 4)
+    assert interval.low == pytest.approx(0.5) and interval.high == pytest.approx(0.5)
+    assert p == pytest.approx(2 / 10_001)
+    assert statistics.paired_test(np.full(8, 0.5), np.zeros(8)) == pytest.approx(2**-7)
+    nothing, p = statistics.hierarchical_interval(values[:1], list("aabb"), [0])
+    assert math.isnan(nothing.low) and math.isnan(p)
