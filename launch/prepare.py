@@ -9,6 +9,7 @@ Stacks: planes 1 and 2, every second plane, or a projection (max, mean, focus):
   --inputs='brightfield[1,2]'   --inputs='dic[::2]'   --stain=dapi:max
 Look first, write nothing:
   isl-prepare --source=RAW --layout=folder --inputs=phase --dry_run
+Some cells drawn, what is farther than 40 pixels from them unknown: --partial=40
 A layout of your own: a .py file with `layout = Layout(...)`, or the same keys as .json or .toml.
 """
 
@@ -21,6 +22,7 @@ from absl import flags
 
 from isl_jax.data import splits
 from isl_jax.data.normalisation import NORMALISATIONS
+from isl_jax.data.partial import Partial
 from isl_jax.data.preparation import prepare
 from isl_jax.data.stain import STAIN_RULES
 from isl_jax.data.store import open_dataset
@@ -44,6 +46,15 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print what was matched and write
 _INPUTS = flags.DEFINE_string("inputs", None, "Input channels, comma-separated, in network order.")
 _STAIN = flags.DEFINE_string("stain", None, "Stain channel; empty for none.")
 _LABELS = flags.DEFINE_string("labels", None, "Label channels, the preferred one first.")
+_IGNORE = flags.DEFINE_integer(
+    "ignore", None, "Label of pixels that nobody has annotated, above all ids: 65535.",
+    lower_bound=1,
+)  # fmt: skip
+_PARTIAL = flags.DEFINE_float(
+    "partial", None, "Only some cells are drawn: unlabelled pixels farther than this from every "
+    "labelled one are unknown (pixels of the raw image; about the width of a cell).",
+)  # fmt: skip
+_PARTIAL_FIELDS = flags.DEFINE_string("partial_fields", "", "Expression: fields of --partial.")
 _PATTERN = flags.DEFINE_string("pattern", None, "File-name pattern instead of the layout's.")
 _GROUP = flags.DEFINE_string("group", None, "Expression that finds the group in a field's name.")
 _EXCLUDE = flags.DEFINE_string("exclude", None, "Leave out fields in whose name this is found.")
@@ -91,6 +102,7 @@ def _main() -> int | None:
     source = Path(_SOURCE.value)
     fields, unmatched = match_files(source, layout, exclude=_EXCLUDE.value)
     _check_labels_found(source, fields, unmatched)
+    partial = _partial()
     split_of, split_record = _split({field.name: field.group for field in fields})
     if _DRY_RUN.value:
         return _dry_run(fields, unmatched, layout, split_of)
@@ -106,6 +118,7 @@ def _main() -> int | None:
             layout,
             binning=_BIN.value,
             **_targets_and_inputs(),
+            partial=partial,
             source=str(source.resolve()),
             split=split_record,
         )
@@ -113,6 +126,14 @@ def _main() -> int | None:
             prepare(checked, split_of, out, recipe, workers=_WORKERS.value, on_field=bar.update)
     _print_summary(out, checked, split_of, unmatched)
     return None
+
+
+def _partial() -> Partial | None:
+    if _PARTIAL.value is None:
+        if _PARTIAL_FIELDS.value:
+            raise ValueError("--partial_fields goes with --partial=MARGIN")
+        return None
+    return Partial(_PARTIAL.value, _PARTIAL_FIELDS.value)
 
 
 def _targets_and_inputs() -> dict[str, Any]:
@@ -134,7 +155,8 @@ def _layout() -> Layout:
         changes["labels"] = tuple(name for name in _LABELS.value.split(",") if name)
         changes["study"] = "nucleus" if _LABELS.value.startswith("nucle") else "cell"
     for key, flag in (
-        ("pattern", _PATTERN), ("group", _GROUP), ("study", _STUDY), ("pixel_size", _PIXEL_SIZE)
+        ("pattern", _PATTERN), ("group", _GROUP), ("study", _STUDY), ("pixel_size", _PIXEL_SIZE),
+        ("ignore", _IGNORE),
     ):  # fmt: skip
         if flag.value is not None:
             changes[key] = flag.value
@@ -208,13 +230,18 @@ def _print_summary(
         print(f"  {split}: {len(names)} fields, {len(labelled.intersection(names))} with labels")
     if not all(field.is_square for field in checked):
         print("  pixels are not square: the pixel size is that of a square of the same area")
-    if dark := open_dataset(out).without_signal:
-        some = ", ".join(dark[:8]) + (", …" if len(dark) > 8 else "")
-        print(f"  no stain signal in {len(dark)} fields, whose target is 0: {some}")
+    dataset = open_dataset(out)
+    if partly := [item.name for item in dataset.fields if item.has_ignored]:
+        print(f"  only partly annotated are {len(partly)} fields: {_some(partly)}")
+    if dark := dataset.without_signal:
+        print(f"  no stain signal in {len(dark)} fields, whose target is 0: {_some(dark)}")
     if unused:
-        names = ", ".join(path.name for path in unused[:_MOST_NAMES])
-        more = ", …" if len(unused) > _MOST_NAMES else ""
-        print(f"  {len(unused)} image files were not used: {names}{more} (--dry_run lists them)")
+        names = _some([path.name for path in unused])
+        print(f"  {len(unused)} image files were not used: {names} (--dry_run lists them)")
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_MOST_NAMES]) + (", …" if len(names) > _MOST_NAMES else "")
 
 
 run = command(main)

@@ -167,7 +167,8 @@ def load_crop(dataset: Dataset, crop: Crop, task: Task, *, out: Batch | None = N
 
     image: normalised by the levels of the whole field. target: the task's maps in order, a stain
     on its scale (`stain.StainScale`), a distance map / distance_unit, a semantic map 0 or 1.
-    weight: 1, and 0 where the crop reaches past the field (filled by reflection). The arrays of
+    weight: 1, and 0 where the crop reaches past the field (filled by reflection) and, of
+    segmentation, where nobody has annotated. The arrays of
     `out`, contiguous, are written to if given.
     """
     field = dataset.field(crop.field)
@@ -187,6 +188,8 @@ def load_crop(dataset: Dataset, crop: Crop, task: Task, *, out: Batch | None = N
         stain = dataset.stain_image(crop.field)[window]
         dataset.field_stain_scale(crop.field).scale(stain, out=inside["target"][..., 0])
     else:
+        if (ignored := dataset.ignored(crop.field)) is not None:
+            inside["weight"][ignored[window]] = 0
         inside["target"][..., -1] = semantic_mask(np.asarray(dataset.labels(crop.field)[window]))
     if task.has_distance:
         distance = _crop_distance(dataset, crop.field, window, task)

@@ -15,7 +15,7 @@ _FIELD_KEYS = {
     "name": str, "group": str, "split": str, "height": int, "width": int, "has_stain": bool,
     "has_labels": bool, "input_mean": [float], "input_std": [float],
     "input_spread?": ([float], None), "stain_background?": (float, None),
-    "stain_signal?": (float, None),
+    "stain_signal?": (float, None), "has_ignored?": bool,
 }  # fmt: skip
 _KEYS = {
     "study": str, "channels": [str], "stain": (str, None), "pixel_size": (float, None),

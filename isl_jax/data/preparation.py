@@ -16,12 +16,14 @@ import numpy as np
 from isl_jax.data.binning import bin_average, bin_labels
 from isl_jax.data.description import DESCRIPTION, SCHEMA
 from isl_jax.data.normalisation import measure, plane_statistics
+from isl_jax.data.partial import split_ignored
 from isl_jax.data.preview import PREVIEW, write_preview
 from isl_jax.data.recipe import Recipe, SourceField
 from isl_jax.data.stain import RELATIVE, StainRule, StainScale
 from isl_jax.data.store import (
     BACKGROUND,
     FIELDS_DIR,
+    IGNORED,
     INPUTS,
     LABELS,
     STAIN,
@@ -78,7 +80,7 @@ def prepare(
 def _digest(fields: Sequence[SourceField], recipe: Recipe) -> str:
     """Tells an interrupted preparation of the same files and settings from any other."""
     stamps = [(field.name, field.stamp) for field in fields]
-    made = (recipe.binning, recipe.normalisation.kind, recipe.stain_scale)
+    made = (recipe.binning, recipe.normalisation.kind, recipe.stain_scale, recipe.partial)
     text = repr((recipe.layout, made, stamps))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -109,13 +111,23 @@ def _write_field(folder: Path, field: SourceField, recipe: Recipe) -> dict[str, 
     if record.is_file():  # converted before an interruption
         return read_json(record, remedy=f"remove {folder}")
     inputs, stain, labels = field.load()
+    ignored = None
+    if labels is not None:
+        partial = recipe.partial and recipe.partial.applies_to(field.name) and recipe.partial
+        try:
+            labels, ignored = split_ignored(labels, partial or None)
+        except ValueError as error:
+            raise ValueError(f"field {field.name!r} {error} ({_files(field)})") from None
     binning = recipe.binning
     if binning > 1:
         planes = np.ascontiguousarray(np.moveaxis(inputs, -1, 0))
         inputs = np.stack([bin_average(plane, binning) for plane in planes], axis=-1)
         stain = None if stain is None else bin_average(stain, binning)
         labels = None if labels is None else bin_labels(labels, binning)
+        ignored = None if ignored is None else bin_labels(ignored, binning)
     entry = _describe(field, inputs, stain, labels)
+    if ignored is not None:
+        entry |= {"has_ignored": True, "ignored_share": round(float(ignored.mean()), 4)}
     background = None
     if recipe.normalisation.kind == "flat":
         levels = measure(recipe.normalisation, inputs)
@@ -125,7 +137,9 @@ def _write_field(folder: Path, field: SourceField, recipe: Recipe) -> dict[str, 
         scale = StainScale.from_field(stain)
         entry["stain_background"] = scale.low
         entry["stain_signal"] = scale.high if np.isfinite(scale.high) else None
-    arrays = {INPUTS: inputs, STAIN: stain, LABELS: labels, BACKGROUND: background}
+    arrays = {
+        INPUTS: inputs, STAIN: stain, LABELS: labels, IGNORED: ignored, BACKGROUND: background
+    }  # fmt: skip
     with written_whole(folder) as draft:
         draft.mkdir()
         for name, array in arrays.items():
@@ -209,6 +223,7 @@ def _description(
         "normalisation": asdict(recipe.normalisation),
         "pixel_size": sizes.pop() if len(sizes) == 1 else None,
         "binning": recipe.binning,
+        "partial": recipe.partial and asdict(recipe.partial),
         "split": {**(recipe.split or {}), "counts": dict(counts)},
         "source": recipe.source,
         "layout": dict(recipe.layout or {}),

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from isl_jax.data.normalisation import PAPER, Normalisation
+from isl_jax.data.partial import Partial
 from isl_jax.data.stain import StainRule
 
 
@@ -49,7 +50,10 @@ class SourceField(Protocol):
         ...
 
     def load(self) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
-        """Inputs [H, W, C], stain [H, W] or None (raw dtypes), labels int32 [H, W] or None."""
+        """Inputs [H, W, C], stain [H, W] or None (raw dtypes), labels int32 [H, W] or None.
+
+        Labels are 0 in the background, and below 0 where nobody has annotated.
+        """
         ...
 
 
@@ -60,7 +64,8 @@ class Recipe:
     `binning` averages blocks of so many pixels squared and takes the most frequent label of each.
     `stain_scale`: each `field` by its own signal, or all of them by a `percentile` of the training
     fields or the `dtype`'s maximum. `normalisation` is what crops of the inputs will go through.
-    Both are the paper's unless said. `source`, `split` and `layout` are recorded as they are.
+    Both are the paper's unless said. `partial`: which fields have some of their cells drawn only.
+    `source`, `split` and `layout` are recorded as they are.
     """
 
     study: str
@@ -68,6 +73,7 @@ class Recipe:
     binning: int = 1
     stain_scale: StainRule = "percentile"
     normalisation: Normalisation = PAPER
+    partial: Partial | None = None
     source: str = ""
     split: Mapping[str, Any] | None = None
     layout: Mapping[str, Any] | None = None

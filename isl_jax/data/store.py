@@ -21,6 +21,8 @@ from isl_jax.tabular import read_npy
 FIELDS_DIR = "fields"
 INPUTS, STAIN, LABELS = "inputs.npy", "stain.npy", "labels.npy"
 BACKGROUND = "background.npy"
+# Pixels of the labels that nobody has annotated (`data.partial`).
+IGNORED = "ignored.npy"
 
 # Pages of an open map count as this process's memory, and data sets have hundreds of fields; to
 # open one again takes a few hundredths of the time that a crop takes.
@@ -47,6 +49,7 @@ class Field:
     input_spread: tuple[float, ...] | None = None
     stain_background: float | None = None
     stain_signal: float | None = None
+    has_ignored: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,13 @@ class Dataset:
             raise ValueError(f"{self.root}: field {name!r} has no label image")
         item = self.field(name)
         return self._open(self.path(name, LABELS), shape=(item.height, item.width), dtype="int32")
+
+    def ignored(self, name: str) -> np.ndarray | None:
+        """Where the labels say nothing, bool [H, W]; None if all of the field is annotated."""
+        item = self.field(name)
+        if not item.has_ignored:
+            return None
+        return self._open(self.path(name, IGNORED), shape=(item.height, item.width), dtype="bool")
 
     def label_boxes(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Label ids [n] and their bounding boxes [n, 4]: top, bottom, left, right, ends exclusive.

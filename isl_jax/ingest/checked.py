@@ -76,12 +76,15 @@ class CheckedField:
     def load(self) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
         """Inputs [H, W, C], stain [H, W] or None (raw dtypes), labels int32 [H, W] or None.
 
-        Raises ValueError for NaN, infinite or constant planes and for labels that are none.
+        Labels below 0 are ignored pixels. Raises ValueError for NaN, infinite or constant planes
+        and for labels that are none.
         """
         files, layout = ImageFiles(), self.layout
         planes = [p for role in layout.inputs for p in read_role(self.raw, role, files)]
         stain = read_role(self.raw, layout.stain, files)[0] if layout.stain else None
-        labels = read_labels(self.raw, self.labels, files) if self.labels else None
+        labels = None
+        if self.labels:
+            labels = read_labels(self.raw, self.labels, files, ignore=layout.ignore)
         if labels is not None and self.labels:
             fault = label_fault(self.raw, self.labels, *count_pieces(labels), layout.study)
             if fault:

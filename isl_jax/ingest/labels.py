@@ -15,6 +15,9 @@ from isl_jax.ingest.readers import ImageFiles
 # Slips of the pen, smaller than any cell or nucleus that is drawn by hand.
 _SMALLEST = 50
 _LARGEST = int(np.iinfo(np.int32).max)
+# Of pixels that nobody has said anything about, in what `read_labels` gives.
+IGNORED = -1
+_SAY_SO = ", or say that they are"
 
 
 def label_info(part: Part, files: ImageFiles) -> ImageInfo:
@@ -51,19 +54,48 @@ def read_label_image(path: Path) -> np.ndarray:
     """
     part, files = Part(path), ImageFiles()
     check_labels([(part, label_info(part, files))])
-    return _as_ids(path, _plane(part, files))
+    try:
+        return _as_ids(path, _plane(part, files))
+    except AskForError as error:  # a prediction has an answer everywhere
+        raise ValueError(error.fault.removesuffix(_SAY_SO)) from None
 
 
-def read_labels(field: RawField, text: str, files: ImageFiles | None = None) -> np.ndarray:
-    """Instance ids int32 [H, W], read or made from what `text` (a layout's label) names."""
+def read_labels(
+    field: RawField, text: str, files: ImageFiles | None = None, *, ignore: int | None = None
+) -> np.ndarray:
+    """Instance ids int32 [H, W], read or made from what `text` (a layout's label) names.
+
+    Pixels of the value `ignore` become IGNORED; ValueError if it lies among the ids.
+    """
     files = files or ImageFiles()
     part, *edge = [field.files[channel][0] for channel in label_channels(text)]
     labels = _plane(part, files)
     if edge:
         return instances_from_interior(labels, _plane(edge[0], files))
+    ignored = _ignored(part.path, labels, ignore)
     if text.endswith(":components"):
-        return instances_from_mask(labels)
-    return _as_ids(part.path, labels)
+        ids = instances_from_mask(np.where(ignored, 0, labels))
+    else:
+        ids = _as_ids(part.path, np.where(ignored, labels.dtype.type(0), labels))
+    ids[ignored] = IGNORED
+    return ids
+
+
+def _ignored(path: Path, labels: np.ndarray, ignore: int | None) -> np.ndarray:
+    """Where labels [H, W] have the value that stands for pixels to be ignored."""
+    if ignore is None:
+        return np.zeros(labels.shape, bool)
+    ignored = labels == ignore
+    # The next lower id is there where ids have grown up to that number.
+    if ignored.any() and ((labels > ignore) | (labels == ignore - 1)).any():
+        raise AskForError(
+            f"{path}: pixels of the label {ignore} are to be ignored, but there are ids beside it "
+            f"and up to {labels.max()}, so that it may be a cell; draw what is to be ignored with "
+            "a number far above all ids, and say which",
+            "ignore",
+            "NUMBER",
+        )
+    return ignored
 
 
 def _plane(part: Part, files: ImageFiles) -> np.ndarray:
@@ -94,10 +126,12 @@ def _as_ids(path: Path, labels: np.ndarray) -> np.ndarray:
     if labels.dtype.kind in "iu" and high == np.iinfo(labels.dtype).max:
         others = labels[(labels > 0) & (labels < high)]
         if others.size and others.max() < high - 1:
-            raise ValueError(
+            raise AskForError(
                 f"{path}: {int((labels == high).sum())} pixels have the label {high}, the highest "
                 f"that {labels.dtype} holds, the other ids end at {others.max()}: these look "
-                "ignored, not like an object; set them to 0 or to an id of their own"
+                f"ignored, not like an object; set them to 0 or to an id of their own{_SAY_SO}",
+                "ignore",
+                str(high),
             )
     return labels.astype(np.int32)
 
@@ -106,6 +140,7 @@ def count_pieces(labels: np.ndarray) -> tuple[int, int]:
     """(Number of ids, how many of them are in several pieces) of labels [H, W]; corners join."""
     from skimage.measure import label  # costs a third of a second
 
+    labels = np.maximum(labels, 0)  # what is ignored is no object
     components: Any = label(labels, background=0, connectivity=2)
     ids = np.zeros(int(components.max()) + 1, labels.dtype)
     ids[components.ravel()] = labels.ravel()

@@ -102,7 +102,8 @@ class Layout:
     ids, or hand-drawn masks: `mask:components` (each connected component is an instance) or
     `interior+edge` (cells, and the edges around them, apart). `group`, a regular expression
     searched in the field name, gives the unit that splits never cut (default: the field itself):
-    its first group, or the whole match.
+    its first group, or the whole match. `ignore`: the value of label images whose pixels nobody has
+    annotated: they are neither cell nor background.
     """
 
     pattern: str
@@ -113,6 +114,7 @@ class Layout:
     study: str = "cell"
     pixel_size: float | None = None
     renames: tuple[tuple[str, str], ...] = ()
+    ignore: int | None = None
 
     def rename(self, path: str) -> str:
         """The path as `pattern` is to see it."""
@@ -137,6 +139,7 @@ class Layout:
             "stain": str(self.stain) if self.stain else None,
             "labels": list(self.labels),
             "group": self.group,
+            "ignore": self.ignore,
         }
 
     def regex(self) -> re.Pattern:
@@ -159,6 +162,7 @@ ANY_IMAGE = r"(?i:(?:\.ome)?\.(?:tiff?|btf)|\.png|\.npy|\.stk)"
 _KINDS = {
     "pattern": str, "inputs?": (str, [str]), "stain?": (str, None), "labels?": (str, [str]),
     "group?": (str, None), "study?": str, "pixel_size?": (float, None), "renames?": [[str]],
+    "ignore?": (int, None),
 }  # fmt: skip
 
 

@@ -54,7 +54,7 @@ def look(
             name = f"{role} (stain)" if role is layout.stain else str(role)
             channels.append(_overview(name, np.stack(planes)))
         if checked.labels:
-            labels = read_labels(field, checked.labels, files)
+            labels = read_labels(field, checked.labels, files, ignore=layout.ignore)
             objects = count_pieces(labels)
             row = _overview(f"{checked.labels} (labels)", labels[None])
             channels.append(replace(row, objects=objects))

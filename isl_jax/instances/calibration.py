@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from skimage.measure import label as connected_components
 
-from isl_jax.instances.matching import average_precision
+from isl_jax.instances.matching import average_precision, known_labels
 from isl_jax.instances.watershed import DEFAULT_H, label_batch
 from isl_jax.metrics import iou
 
@@ -37,13 +37,15 @@ def calibrate_instances(
     probabilities: Sequence[np.ndarray],
     truths: Sequence[np.ndarray],
     *,
+    ignored: Sequence[np.ndarray | None] | None = None,
     given: Mapping[str, Any] | None = None,
     contrasts: Sequence[float] = CONTRASTS,
 ) -> Reading:
     """The reading of the highest mAP, averaged over annotated images.
 
     distances, probabilities: predicted maps float32; truths: integer labels; one [H, W] each an
-    image. `given` fixes values by name. First the smoothing, over a coarse grid of contrasts, then
+    image. `ignored`: bool [H, W] each, pixels that do not count, or None. `given` fixes values by
+    name. First the smoothing, over a coarse grid of contrasts, then
     the contrast, the threshold, the smallest size: each step keeps what it started with unless
     another value is better, so that the result is never worse on these images than the default
     reading. Of equally good contrasts the one in the middle of the longest run is taken, farthest
@@ -59,6 +61,11 @@ def calibrate_instances(
             options = dataclasses.asdict(reading)
             del options["threshold"]
             labels = label_batch(distances, masks, **options)
+            if ignored is not None:
+                labels = [
+                    p if out is None else known_labels(p, out)
+                    for p, out in zip(labels, ignored, strict=True)
+                ]
             scored[reading] = _mean(
                 average_precision(t, p).mean() for t, p in zip(truths, labels, strict=True)
             )
@@ -89,6 +96,7 @@ def calibrate_semantic(
     probabilities: Sequence[np.ndarray],
     truths: Sequence[np.ndarray],
     *,
+    ignored: Sequence[np.ndarray | None] | None = None,
     given: Mapping[str, Any] | None = None,
 ) -> Reading:
     """The threshold, and the smallest component, of the highest IoU averaged over annotated images.
@@ -99,7 +107,10 @@ def calibrate_semantic(
     start = _start(given, probabilities, truths)
 
     def score(reading: Reading) -> float:
-        masks = (_without_small(p > reading.threshold, reading.min_size) for p in probabilities)
+        masks = [_without_small(p > reading.threshold, reading.min_size) for p in probabilities]
+        for mask, out in zip(masks, ignored or (), strict=ignored is not None):
+            if out is not None:
+                mask[out] = False
         return _mean(iou(mask, truth > 0) for mask, truth in zip(masks, truths, strict=True))
 
     best = start

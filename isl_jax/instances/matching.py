@@ -14,6 +14,7 @@ of the field differ:
 |                   | which may serve several; unused predictions add to the denominator    |
 | `aji_one_to_one`  | as cellpose: one-to-one, over the union of the two foregrounds, where |
 |                   | each pixel counts once; mostly the larger of the two                  |
+| ignored pixels    | in no object: `known_labels` first                                    |
 | several images    | `pool` adds counts up, so that every object weighs alike              |
 """
 
@@ -115,6 +116,18 @@ class Match(Scores):
     pair_iou: np.ndarray
     missed: np.ndarray
     invented: np.ndarray
+
+
+def known_labels(labels: np.ndarray, ignored: np.ndarray) -> np.ndarray:
+    """Predicted labels [H, W] where the truth is known: what is to be matched with it.
+
+    Objects that lie in `ignored` pixels (bool [H, W]) with more than half of theirs are gone, since
+    nobody knows whether they are right; of the others the part that is not ignored stays.
+    """
+    ids, index, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    index = index.reshape(labels.shape)
+    unknown = np.bincount(index[ignored], minlength=len(ids))
+    return np.where((2 * unknown <= sizes)[index] & ~ignored, labels, 0)
 
 
 def match(

@@ -77,7 +77,10 @@ def _panel(
     pictures = {f"input: {dataset.channels[0]}": background}
     if field.has_stain:
         pictures |= _stains(study, dataset, name, window)
-    pictures["truth"] = _overlay(study, background, truth, truth)
+    known = background
+    if (ignored := dataset.ignored(name)) is not None:
+        known = np.where(ignored[window][..., None], background // 3, background)  # dark: unknown
+    pictures["truth"] = _overlay(study, known, truth, truth)
     scores: dict[str, float] = {}
     for arm, run in runs.items():
         labels = read_prediction(run.workdir, name, "labels", (field.height, field.width))

@@ -88,10 +88,11 @@ def calibrated(
     distances = [one.distance for one in found if one.distance is not None]
     probabilities = [one.probability for one in found if one.probability is not None]
     truths = [np.asarray(dataset.labels(field.name)) for field in chosen]
+    options_there = {"given": given, "ignored": [dataset.ignored(field.name) for field in chosen]}
     if task.has_distance:
-        reading = calibrate_instances(distances, probabilities, truths, given=given)
+        reading = calibrate_instances(distances, probabilities, truths, **options_there)
     else:
-        reading = calibrate_semantic(probabilities, truths, given=given)
+        reading = calibrate_semantic(probabilities, truths, **options_there)
     told = ", ".join(f"{name} = {getattr(reading, name):g}" for name in missing)
     print(f"{told}, calibrated on {len(chosen)} annotated training image(s)")
     calibrated_values = {name: getattr(reading, name) for name in missing}

@@ -15,7 +15,7 @@ from isl_jax.data.stain import StainScale
 from isl_jax.data.store import Dataset, Field
 from isl_jax.files import write_json, written_whole
 from isl_jax.inference.model import Prediction
-from isl_jax.instances.matching import THRESHOLDS, match
+from isl_jax.instances.matching import THRESHOLDS, known_labels, match
 from isl_jax.metrics import Score, iou, mean_std, pearson
 from isl_jax.study.records import ID_COLUMNS, SUMMARY, Row, save_prediction, write_rows
 from isl_jax.task import Kind, Metric, crop_rule, kind_of_metric
@@ -128,7 +128,11 @@ def evaluate_fields(
     crops, dropped = fixed_crops(dataset, fields, crop_rule(kind, dataset.study), plan)
     truth_of = dataset.stain_image if needs_stain else dataset.labels
 
-    def scored(prediction: Prediction, truth: np.ndarray) -> dict[str, float]:
+    def scored(prediction: Prediction, field: Field, window: Window) -> dict[str, float]:
+        truth = np.asarray(truth_of(field.name)[window])
+        ignored = None if needs_stain else dataset.ignored(field.name)
+        if ignored is not None:
+            prediction = _known(prediction, ignored[window], metric)
         if prediction.stain is not None and stain_scale is not None:
             stain = stain_scale.unscale(prediction.stain)
             prediction = dataclasses.replace(prediction, stain=stain)
@@ -145,10 +149,10 @@ def evaluate_fields(
         ):
             chosen = [crop for crop in crops if crop.field == field.name]
             whole, parts = predict(field, [_slices(crop) for crop in chosen])
-            truth = np.asarray(truth_of(field.name))
-            by_field.append({"field": field.name, **scored(whole, truth)})
+            everything = slice(None), slice(None)
+            by_field.append({"field": field.name, **scored(whole, field, everything)})
             for crop, part in zip(chosen, parts, strict=True):
-                scores = scored(part, truth[_slices(crop)])
+                scores = scored(part, field, _slices(crop))
                 by_crop.append({name: getattr(crop, name) for name in ID_COLUMNS} | scores)
             save_prediction(draft / "predictions", field.name, whole)
         over_crops, over_fields = _means(by_crop), _means(by_field)
@@ -166,6 +170,17 @@ def evaluate_fields(
         write_rows(draft / "fields.csv", by_field)
         write_json(draft / SUMMARY, summary.to_json())
     return summary
+
+
+def _known(prediction: Prediction, ignored: np.ndarray, metric: Metric) -> Prediction:
+    """A prediction where the truth is known; of objects, those that lie there for the most part."""
+    labels, probability = prediction.labels, prediction.probability
+    if labels is not None:
+        objects = known_labels(labels, ignored) if metric == "map" else labels
+        labels = np.where(ignored, 0, objects)
+    if probability is not None:
+        probability = np.where(ignored, 0, probability)
+    return dataclasses.replace(prediction, labels=labels, probability=probability)
 
 
 def _means(rows: Sequence[Row]) -> dict[str, Score]:
