@@ -58,3 +58,13 @@ clean:
 .PHONY: test-cluster
 test-cluster: env
 	$(BIN)/python -m tests.cluster.run
+
+# The documentation as a site, build/site; warnings are errors, links and anchors are checked.
+.PHONY: docs check-docs
+docs: $(VENV)/docs.stamp
+	$(BIN)/python docs/build.py
+	$(BIN)/zensical build --clean --strict
+
+# The commands of the README, as written but for the size of the training: two minutes.
+check-docs: env
+	$(BIN)/python -m tests.docs.run

@@ -122,6 +122,7 @@ def _data() -> dict[str, Any]:
 
 def _model() -> dict[str, Any]:
     return {
+        # densenet121 (paper), 161, 169 or 201; tiny, for tests of everything else.
         "encoder": "densenet121",
         # Of the training: float32, bfloat16, or auto, bfloat16 on GPU and TPU, float32 on
         # CPU. h is calibrated and scores are made in float32.
