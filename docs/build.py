@@ -2,8 +2,8 @@
 
     make docs
 
-README.md is the start page. Each key of a configuration comes with the comment that stands over it in
-configs/base.py, each command with its own --help.
+README.md is the start page. Each key of a configuration comes with the comment that stands over it
+in configs/base.py, each command with its own --help.
 """
 
 import ast
@@ -42,7 +42,9 @@ def main(out: Path) -> None:
     for page in out.glob("*.md"):
         text = page.read_text()
         text = text.replace("](../configs/base.py)", "](configuration.md)")
-        page.write_text(text.replace("`configs/base.py`.", "[`configs/base.py`](configuration.md)."))
+        page.write_text(
+            text.replace("`configs/base.py`.", "[`configs/base.py`](configuration.md).")
+        )
     (out / "configuration.md").write_text(configuration_page())
     (out / "commands.md").write_text(commands_page())
 
@@ -54,8 +56,8 @@ def configuration_page() -> str:
         "# Configuration keys",
         "",
         "Made from the comments of `configs/base.py`. Any key is set on the command line,",
-        "`--config.train.num_steps=2000`. In a sweep `pretrain.*` are the keys of the pretext run, the",
-        "same as `train.*`. The text after the colon of `--config=FILE:TEXT`:",
+        "`--config.train.num_steps=2000`. In a sweep `pretrain.*` are the keys of the pretext run,",
+        "the same as `train.*`. The text after the colon of `--config=FILE:TEXT`:",
         "",
         *re.findall(r"^    .*$", inspect.getdoc(base) or "", re.MULTILINE),
     ]

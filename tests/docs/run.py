@@ -24,8 +24,6 @@ ADDED = {
     "isl-sweep": f"{SMALL} {STEPS} --config.pretrain.num_steps=2 --config.pretrain.batch_size=2 "
     "--imagenet_stand_in=random --seeds=0",
 }
-# The tiny network is no peer's, and has no weights of ImageNet.
-REPLACED = {"--format=smp": "--format=pretrained", "weights.safetensors": "WEIGHTS"}
 
 
 def fenced(text: str, language: str) -> list[str]:
@@ -41,7 +39,7 @@ def commands(page: str) -> list[str]:
 
 
 def reduced(command: str) -> list[str]:
-    """A command with the options that make it small at its end; a pretext run starts from nothing."""
+    """A command, made small by options at its end; a pretext run starts from random weights."""
     words = [*shlex.split(command), *ADDED.get(command.split()[0], "").split()]
     if any(word.endswith(":pretrain") for word in words):
         words.append("--config.init.kind=random")
@@ -69,7 +67,9 @@ def run(words: list[str], folder: Path) -> None:
     """One command, said before; its output is shown if it fails."""
     print("$", shlex.join(words), flush=True)
     words = [str(Path(sys.executable).parent / words[0]), *words[1:]]
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        words, cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
     if done.returncode:
         raise SystemExit(f"{done.stdout}{done.stderr}\nexit status {done.returncode}")
 

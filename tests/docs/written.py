@@ -11,13 +11,13 @@ ROOT = Path(__file__).parents[2]
 # What absl gives to every command.
 ABSL = {"help", "helpfull", "verbosity", "flagfile", "pdb"}
 COMMAND = re.compile(r"(?<![\w./-])(?:isl-|(?:isl_jax/)?launch/)(?P<name>[a-z]+)(?:\.py)?(?= +-)")
-# A command ends where its line, its quotation, its comment, or the shell's word for the next begins.
+# A command ends where its line, its quotation or its comment does, or the next command begins.
 END = re.compile(r"`|\s#|\s[|&;]|[;&|]\s|\)")
 OPTION = re.compile(r"(?<!\S)--([A-Za-z_][\w.]*)(?:=(\S*))?")
 
 
 class Shown(NamedTuple):
-    """A command as a page shows it: where, `train` for `isl-train`, its options with their values."""
+    """A command as a page shows it: where, `train` for `isl-train`, options with their values."""
 
     path: str
     name: str
