@@ -88,6 +88,8 @@ NAMESAKE_CLASSES: dict[str, str] = {}
 OWN_TESTS: dict[str, str] = {
     "tests/architecture_test.py": "the rules of the house",
     "tests/walks_test.py": "how many files a crop and an image enter",
+    "tests/docs/build_test.py": "docs/build.py, which makes pages of the site",
+    "tests/docs/commands_test.py": "commands that pages show, against those there are",
     "tests/earlier/earlier_test.py": "what the version before wrote",
     "tests/ingest/bad_input_test.py": "what is refused, and in which words",
     "tests/launch/compile_test.py": "the step as compilers for absent devices make it",
