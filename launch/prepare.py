@@ -5,7 +5,7 @@ Files named as the paper's data sets:
 Any folder of <field>_<channel>.tif or .png, the phase image standing in for three input channels:
   isl-prepare --source=RAW --layout=folder --inputs=phase,phase,phase --stain=nuclei \\
     --labels=cell_masks --out=DATA
-Stacks: planes 1 and 2, every second plane, or a projection (max, mean, focus):
+Stacks: planes 1 and 2, every second one, a projection (max, mean, focus):
   --inputs='brightfield[1,2]'   --inputs='dic[::2]'   --stain=dapi:max
 Look first, write nothing:
   isl-prepare --source=RAW --layout=folder --inputs=phase --dry_run
@@ -83,8 +83,7 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the folder --out if 
 # Layouts of the paper's data sets, which are prepared as the paper says.
 _PAPERS = ("dataset1", "dataset2")
 
-# Files that the summary names.
-_MOST_NAMES = 5
+_MOST_NAMES = 5  # in a line of the summary
 
 
 def main() -> int | None:
@@ -235,6 +234,7 @@ def _print_summary(
         print(f"  only partly annotated are {len(partly)} fields: {_some(partly)}")
     if dark := dataset.without_signal:
         print(f"  no stain signal in {len(dark)} fields, whose target is 0: {_some(dark)}")
+        print("    (where the stain covers a whole field give --stain_scale=percentile)")
     if unused:
         names = _some([path.name for path in unused])
         print(f"  {len(unused)} image files were not used: {names} (--dry_run lists them)")

@@ -16,6 +16,10 @@ STAIN_FRACTION = 1e-3
 BRIGHTEST = 3.0
 # Pooled percentiles of wide dtypes are taken from a regular grid of about this many pixels a plane.
 _SAMPLED_PIXELS = 1 << 18
+# Standard deviations of a normal distribution in its median absolute deviation.
+_ROBUST = 1.4826
+# Values between cells lie so many times closer together than those of stained ones.
+_DENSER = 3
 
 
 @dataclass(frozen=True)
@@ -86,9 +90,11 @@ class StainScale:
 
     @classmethod
     def from_field(cls, stain: np.ndarray) -> "StainScale":
-        """That of one field: its median, and the median of what stands above `stain_threshold`.
+        """That of one field: its background, and the median of what stands above its threshold.
 
-        No signal is less of it than "at least one nucleus": noise has bright pixels, too.
+        The background is the median, or what lies between cells that cover most of the field
+        (`stain_threshold`). No signal is less of it than "at least one nucleus": noise has bright
+        pixels, too.
         """
         background, threshold = _background_and_threshold(stain)
         signal = np.asarray(stain)[stain > threshold]
@@ -127,17 +133,28 @@ def stain_threshold(stain: np.ndarray) -> float:
     """Raw value above which a stain [H, W] counts as signal, relative to its own background.
 
     Median + 5 robust standard deviations, or + 10 % of the way to the 99.9 percentile if that is
-    more: brightness differs tenfold between fields, and a field of noise alone stays below.
+    more: brightness differs tenfold between fields, and a field of noise alone stays below. Where
+    the stain covers most of the field, the same above what lies between its cells.
     """
     return _background_and_threshold(stain)[1]
 
 
 def _background_and_threshold(stain: np.ndarray) -> tuple[float, float]:
-    values = _sampled(stain)
+    values = np.sort(_sampled(stain), axis=None)
     background, bright = np.percentile(values, (50, 99.9))
-    deviation = 1.4826 * np.median(np.abs(values - background))
-    above = max(5 * deviation, 0.1 * (bright - background))
-    return float(background), float(background + above)
+    deviation = _ROBUST * np.median(np.abs(values - background))
+    threshold = background + max(5 * deviation, 0.1 * (bright - background))
+    # A stain may cover most of the field, and the median with it. Then the background is where
+    # values lie closest together: far below, and much closer than about the median.
+    count = max(2, len(values) // 20)
+    widths = values[count - 1 :] - values[: len(values) - count + 1]
+    start = int(np.argmin(widths))
+    darkest = np.median(values[start : start + count])
+    deviation = _ROBUST * np.median(darkest - values[values <= darkest])
+    margin = max(5 * deviation, 0.1 * (bright - darkest))
+    if background > darkest + margin and widths[len(widths) // 2] > _DENSER * widths[start]:
+        background, threshold = darkest, darkest + margin
+    return float(background), float(threshold)
 
 
 def _sampled(plane: np.ndarray) -> np.ndarray:

@@ -86,6 +86,21 @@ def test_a_field_without_signal_has_the_target_zero(fill):
     assert not scale.scale(stain).any()
 
 
+@pytest.mark.parametrize("covered", [0.1, 0.4, 0.55, 0.7, 0.9])
+def test_a_stain_of_whole_cells_is_found_however_much_they_cover(covered):
+    """Cells of all brightness on dark ground: the ground is 0, cells are about 1."""
+    rng = np.random.default_rng(2)
+    width = int(400 * covered)
+    stain = 100 + rng.normal(0, 10, (400, 400))
+    cells = np.repeat(np.repeat(rng.lognormal(7, 0.4, (20, 20)), 20, 0), 20, 1)
+    stain[:, :width] += (cells * rng.normal(1, 0.1, cells.shape))[:, :width]
+    scale = StainScale.from_field(stain.astype(np.uint16))
+    target = scale.scale(stain.astype(np.uint16))
+    assert scale.low == pytest.approx(100, abs=15)
+    assert np.median(target[:, :width]) == pytest.approx(1, abs=0.1)
+    assert target[:, width:].mean() < 0.1
+
+
 def test_unknown_rules_are_refused():
     with pytest.raises(ValueError, match="stain scale 'mean' is none of field, percentile, dtype"):
         StainScale(0, 1, "mean")  # type: ignore[arg-type]
