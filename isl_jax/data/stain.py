@@ -145,14 +145,17 @@ def _background_and_threshold(stain: np.ndarray) -> tuple[float, float]:
     deviation = _ROBUST * np.median(np.abs(values - background))
     threshold = background + max(5 * deviation, 0.1 * (bright - background))
     # A stain may cover most of the field, and the median with it. Then the background is where
-    # values lie closest together: far below, and much closer than about the median.
+    # values lie closest together: far below, and nothing stands out from the median, or values lie
+    # much closer there than about it.
     count = max(2, len(values) // 20)
     widths = values[count - 1 :] - values[: len(values) - count + 1]
     start = int(np.argmin(widths))
     darkest = np.median(values[start : start + count])
     deviation = _ROBUST * np.median(darkest - values[values <= darkest])
     margin = max(5 * deviation, 0.1 * (bright - darkest))
-    if background > darkest + margin and widths[len(widths) // 2] > _DENSER * widths[start]:
+    is_denser = widths[len(widths) // 2] > _DENSER * widths[start]
+    stands_out = np.mean(values > threshold) >= STAIN_FRACTION
+    if background > darkest + margin and (is_denser or not stands_out):
         background, threshold = darkest, darkest + margin
     return float(background), float(threshold)
 
