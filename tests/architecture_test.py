@@ -183,7 +183,7 @@ def arrows(sources: Sources) -> Iterator[str]:
             elif room in SATELLITES:
                 known = LAYERS.get(other, 9) <= 0 or other in SATELLITES[room]
             elif room == VIEWER:
-                known = other in LAYERS and other != "launch"
+                known = other in LAYERS
             else:
                 known = (room, other) not in STRANGERS
                 known &= LAYERS.get(other, 9) < LAYERS.get(room, 0)

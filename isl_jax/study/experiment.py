@@ -19,17 +19,18 @@ from isl_jax.data.batches import (
 )
 from isl_jax.data.crops import FreshCrops, fixed_crops
 from isl_jax.data.store import Dataset, Field, annotated_subset, open_dataset
+from isl_jax.files import read_json
 from isl_jax.inference.info import ModelInfo, NetworkInfo
-from isl_jax.inference.model import save_model, set_postprocessing
+from isl_jax.inference.model import Model, save_model, set_postprocessing
 from isl_jax.models import imagenet
 from isl_jax.models.heads import build_network
 from isl_jax.models.variables import init_variables, transfer
 from isl_jax.study.postprocessing import calibrated
 from isl_jax.study.settings import Experiment
 from isl_jax.study.travel import pretext_variables
-from isl_jax.study.workdir import prepare_workdir
+from isl_jax.study.workdir import CONFIG, prepare_workdir
 from isl_jax.training.alpha import measured_alpha
-from isl_jax.training.checkpoint import latest_step
+from isl_jax.training.checkpoint import latest_step, stored_variables
 from isl_jax.training.devices import fits_on_device, loading_threads
 from isl_jax.training.loop import TrainingData, check_training, train
 
@@ -78,6 +79,19 @@ def run_experiment(experiment: Experiment, workdir: Path, *, alpha: float | None
     if not experiment.is_pretext and jax.process_index() == 0:
         options = calibrated(experiment.instances, workdir, dataset, fields)
         set_postprocessing(workdir / "model", options)
+
+
+def unfinished_model(workdir: Path) -> tuple[int, Model, Dataset]:
+    """The model of a run as it is in the newest checkpoint, the step of that, and its data set.
+
+    How its maps are read is not calibrated yet. Raises FileNotFoundError or ValueError for a run
+    that has no checkpoint, and for a damaged one.
+    """
+    step, variables = stored_variables(workdir)
+    config = read_json(workdir / CONFIG, remedy="use another --workdir", keys={"data": dict})
+    experiment = Experiment.from_mapping(config)
+    dataset = open_dataset(experiment.data.root)
+    return step, Model(_model_info(experiment, dataset), variables), dataset
 
 
 def initial_alpha(experiment: Experiment) -> float:

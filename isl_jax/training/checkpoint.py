@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from isl_jax.files import misfit
@@ -24,6 +25,27 @@ def latest_step(workdir: Path) -> int | None:
     """Step of the newest complete checkpoint of a run; None without one."""
     steps = (f.name for f in workdir.glob("checkpoints/*") if f.name.isdigit())
     return max(map(int, steps), default=None)
+
+
+def stored_variables(workdir: Path) -> tuple[int, dict[str, Any]]:
+    """Step and network variables, host arrays, of the newest checkpoint of a run, finished or not.
+
+    The devices need not be those of the training. Raises FileNotFoundError without a checkpoint,
+    ValueError for a damaged one.
+    """
+    step = latest_step(workdir)
+    if step is None:
+        raise FileNotFoundError(f"{workdir / 'checkpoints'}: no checkpoint yet")
+    path = (workdir / "checkpoints" / str(step) / "state").absolute()
+    try:
+        with ocp.PyTreeCheckpointer() as reader:
+            tree = reader.metadata(path).item_metadata.tree
+            wanted = {name: tree[name] for name in ("params", "batch_stats")}
+            as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+            found = reader.restore(path, item=wanted, restore_args=as_numpy, partial_restore=True)
+    except Exception as error:  # whatever orbax and tensorstore make of damaged files
+        raise ValueError(f"{path}: damaged ({_reason(error)})") from error
+    return step, found
 
 
 class Checkpoints:

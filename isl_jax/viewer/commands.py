@@ -7,14 +7,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from isl_jax.locks import User, user_of
 
-# What a started process says, in the folder that it works in.
-LOG = "napari.log"
 # Characters of the end of a log that are read.
 _TAIL = 4000
 
@@ -28,6 +26,11 @@ class CommandLine:
 
     def __str__(self) -> str:
         return shlex.join([f"isl-{self.name}", *self.options])
+
+    def option(self, name: str) -> str | None:
+        """The value of an option; None if it is not given."""
+        found = [word for word in self.options if word.startswith(f"--{name}=")]
+        return found[-1].partition("=")[2] if found else None
 
     @property
     def words(self) -> list[str]:
@@ -44,9 +47,9 @@ def command_line(name: str, options: Mapping[str, object]) -> CommandLine:
 
 @dataclass
 class Process:
-    """A command that was started here; it goes on when napari ends."""
+    """What was started here, and goes on when napari ends; `told` are its commands."""
 
-    command: CommandLine
+    told: str
     log: Path
     running: subprocess.Popen[bytes]
 
@@ -61,28 +64,24 @@ class Process:
             self.running.send_signal(signal.SIGTERM)
 
 
-def start(command: CommandLine, log: Path | None = None) -> Process:
-    """Start a command in a session of its own, so that it outlives whoever started it.
+def start(command: CommandLine) -> Process:
+    """Start a command; what it says goes to a temporary file."""
+    file, log = tempfile.mkstemp(prefix=f"isl-{command.name}-", suffix=".log")
+    os.close(file)
+    return start_process(command.words, Path(log), told=str(command))
 
-    What it says goes to `log`, or a temporary file.
-    """
-    if log is None:
-        file, name = tempfile.mkstemp(prefix=f"isl-{command.name}-", suffix=".log")
-        log = Path(name)
-    else:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
-    try:
+
+def start_process(words: Sequence[str], log: Path, *, told: str) -> Process:
+    """Start a process in a session of its own, so that it outlives whoever started it."""
+    with log.open("wb") as file:
         running = subprocess.Popen(
-            command.words,
+            words,
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    finally:
-        os.close(file)
-    return Process(command, log, running)
+    return Process(told, log, running)
 
 
 def said(log: Path) -> list[str]:

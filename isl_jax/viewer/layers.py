@@ -80,6 +80,11 @@ class Place:
             (height * factor, width * factor), (top + height * half, left + width * half), self.unit
         )
 
+    def at(self, top: int, left: int) -> "Place":
+        """That of a window of the image, which begins at this pixel."""
+        (y, x), (height, width) = self.translate, self.scale
+        return dataclasses.replace(self, translate=(y + top * height, x + left * width))
+
     def shown(self, *, stack: bool = False) -> dict[str, Any]:
         """What napari calls it; a `stack` has an axis before."""
         return {

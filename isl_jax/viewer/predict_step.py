@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QComboBox, QLabel, QPushButton
 from isl_jax.inference.folder import read_records
 from isl_jax.inference.info import ModelInfo, PostProcessing, read_info
 from isl_jax.inference.large import Scratch
-from isl_jax.inference.model import Model, Prediction, load_model
+from isl_jax.inference.model import Model, Prediction
 from isl_jax.inference.stored import model_folder
 from isl_jax.viewer import predicting
 from isl_jax.viewer.layers import Place
@@ -137,7 +137,7 @@ class PredictStep(Step):
             opened, place = (lambda: source.open(Scratch(), binning=info.binning)), None
 
         def work() -> Predicted:
-            self._model = self._model or load_model(path)
+            self._model = self._model or predicting.load(path)
             return predicting.predict(self._model, opened())
 
         self.predict_button.setEnabled(False)
@@ -177,7 +177,7 @@ class PredictStep(Step):
             if self.found is not None and self.sliders.options != options:
                 self.relabel()
 
-        self.background.run(lambda: found.read(options), show)
+        self.worker.run(lambda: found.read(options), show)
 
     def _show_labels(self, prediction: Prediction, seconds: float) -> None:
         assert prediction.labels is not None
@@ -198,7 +198,7 @@ class PredictStep(Step):
         return Request(self.model_path.text, images, out, outputs, self.sliders.options)
 
     def _tell_command(self) -> None:
-        self.command.show_command(self.request.command(self.info))
+        self.command.show_text(str(self.request.command(self.info)))
 
     def save(self) -> None:
         """Write the outputs of the image that is shown, its labels as they stand."""

@@ -15,19 +15,25 @@ from isl_jax.inference.folder import Record
 from isl_jax.inference.info import ModelInfo, PostProcessing
 from isl_jax.inference.job import Job, fingerprint
 from isl_jax.inference.large import OpenedImage, Scratch
-from isl_jax.inference.model import Model, Prediction, interpret
+from isl_jax.inference.model import Model, Prediction, interpret, load_model
 from isl_jax.inference.opening import roles_of
 from isl_jax.inference.sources import FoundSources, find_sources
 from isl_jax.inference.stored import model_folder
 from isl_jax.instances.watershed import DEFAULT_H
+from isl_jax.launch.configuration import configure_jax
 from isl_jax.locks import locked
 from isl_jax.outputs.catalogue import files_of_image, outputs_of, write_outputs
+from isl_jax.study.experiment import unfinished_model
 from isl_jax.task import NORMALISED_PEAK
 from isl_jax.viewer.commands import CommandLine, command_line
+from isl_jax.viewer.dropped import place_of
+from isl_jax.viewer.layers import Place
 from isl_jax.viewer.selection import Shown
 
 # Of a map in pixels, the paper's.
 _PAPER_H = 10.0
+# Pixels a side that are predicted while a run trains.
+_PREVIEW = 768
 
 
 def find_images(text: str, info: ModelInfo) -> FoundSources:
@@ -129,6 +135,28 @@ def predict(model: Model, image: OpenedImage) -> Predicted:
     assert image.planes is not None
     (maps,) = model.maps_of([model.prepare(image.planes)], scratch=Scratch())
     return Predicted(model.info, image, np.asarray(maps))
+
+
+def load(path: str) -> Model:
+    """Load a model, of which compiled programs are kept between starts of napari."""
+    configure_jax()
+    return load_model(path)
+
+
+def predict_field(workdir: Path, name: str) -> tuple[int, Predicted, Place]:
+    """What a run that still trains says of a field, by its newest checkpoint: step, maps, place.
+
+    Of large fields the middle is predicted, so that the training is not held up for long.
+    """
+    configure_jax()
+    step, model, dataset = unfinished_model(workdir)
+    whole = dataset.standardised(name, model.info.normalisation)
+    top, left = (max(0, side - _PREVIEW) // 2 for side in whole.shape[:2])
+    window = whole[top : top + _PREVIEW, left : left + _PREVIEW]
+    (found,) = model.predict_standardised(window[None], labels=False)
+    maps = np.stack([getattr(found, kind) for kind in model.info.task.map_names])
+    image = OpenedImage(name, None, ())
+    return step, Predicted(model.info, image, maps), place_of(dataset).at(top, left)
 
 
 @dataclasses.dataclass(frozen=True)

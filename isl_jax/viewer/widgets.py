@@ -111,10 +111,10 @@ class CommandBox(QWidget):
         """The command line."""
         return self._text.toPlainText()
 
-    def show_command(self, command: CommandLine) -> None:
-        """Show another one."""
-        if self.text != str(command):
-            self._text.setPlainText(str(command))
+    def show_text(self, text: str) -> None:
+        """Show another one, or several, each in a line."""
+        if self.text != text:
+            self._text.setPlainText(text)
 
 
 class Step(QScrollArea):
@@ -123,7 +123,7 @@ class Step(QScrollArea):
     def __init__(self, viewer: Any) -> None:
         super().__init__()
         self.viewer = viewer
-        self.background = Worker(self)
+        self.worker = Worker(self)
         inside = QWidget()
         self._groups = QVBoxLayout(inside)
         self._groups.setAlignment(Qt.AlignmentFlag.AlignTop)
@@ -171,10 +171,10 @@ class Step(QScrollArea):
         self.say(told)
         self.bar.setRange(0, 0)
         self.bar.setVisible(True)
-        self.background.run(work, lambda done: self._ended(done, then))
+        self.worker.run(work, lambda done: self._ended(done, then))
 
     def _ended(self, done: Future, then: Callable[[Any], None]) -> None:
-        self.bar.setVisible(self.background.num_pending > 0)
+        self.bar.setVisible(self.worker.num_pending > 0)
         self.say("")
         self.attempt(lambda: then(done.result()))
 
@@ -200,11 +200,11 @@ class Running(QObject):
         self._timer.setInterval(_WATCH_MS)
         self._timer.timeout.connect(self.look)
 
-    def start(self, command: CommandLine, log: Path | None = None) -> None:
+    def start(self, command: CommandLine) -> None:
         """Start a command; ValueError while the one before still runs."""
         if self.process is not None and self.process.status is None:
-            raise ValueError("the command before still runs; wait until it has ended, or stop it")
-        self.process = start(command, log)
+            raise ValueError("the command before still runs; wait until it has ended")
+        self.process = start(command)
         self._step.bar.setVisible(True)
         self._timer.start()
         self.look()
@@ -217,7 +217,7 @@ class Running(QObject):
         done, total = self._progress()
         self._step.bar.setRange(0, total)
         self._step.bar.setValue(done)
-        self._step.say("\n".join(lines[-6:]) or f"{self.process.command.name}: starting…")
+        self._step.say("\n".join(lines[-6:]) or "starting…")
         if status is not None:
             self._timer.stop()
             self._step.bar.setVisible(False)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -21,8 +22,8 @@ def test_words_can_be_copied_into_a_shell():
     ]  # fmt: skip
 
 
-def test_a_started_command_says_how_it_went(tmp_path):
-    process = start(CommandLine("report", ("--workdir=nowhere",)), tmp_path / "new" / "napari.log")
+def test_a_started_command_says_how_it_went():
+    process = start(CommandLine("report", ("--workdir=nowhere",)))
     assert process.running.wait(120) == process.status == 1
     (line,) = said(process.log)
     assert line.startswith("error: ") and "nowhere" in line
@@ -73,7 +74,7 @@ def test_of_another_machine_the_lock_alone_tells(tmp_path):
 
 def test_a_process_is_asked_to_end():
     running = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    process = Process(CommandLine("train", ()), None, running)
+    process = Process("isl-train", Path("log"), running)
     assert process.status is None
     process.stop()
     assert running.wait(30) == -15 and process.status == -15

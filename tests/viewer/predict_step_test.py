@@ -134,7 +134,7 @@ def test_the_command_itself_is_started_on_all_files(step, monkeypatch, wait, fol
     step.running.ended.connect(ended.append)
     step.all_button.click()
     assert step.running.process is not None
-    assert str(step.running.process.command) == step.command.text
+    assert step.running.process.told == step.command.text
     wait(lambda: ended, 300)
     assert ended == [0] and step.bar.value() == 2
     assert {record.name for record in read_records(folder / "all")} == {"w0", "w1"}
