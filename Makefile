@@ -65,6 +65,6 @@ docs: $(VENV)/docs.stamp
 	$(BIN)/python docs/build.py
 	$(BIN)/zensical build --clean --strict
 
-# The commands of the README, as written but for the size of the training: two minutes.
+# The commands of the README, as written but for the size of the training.
 check-docs: env
 	$(BIN)/python -m tests.docs.run

@@ -22,7 +22,7 @@ STEPS = "--config.train.num_steps=2 --config.train.batch_size=2"
 ADDED = {
     "isl-train": f"{SMALL} {STEPS}",
     "isl-sweep": f"{SMALL} {STEPS} --config.pretrain.num_steps=2 --config.pretrain.batch_size=2 "
-    "--imagenet_stand_in=random --seeds=0",
+    "--imagenet_stand_in=random --n=1 --seeds=0",
 }
 
 
