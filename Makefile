@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo
 
-.PHONY: env env-dev demo test fuzz kill lint format bench clean
+.PHONY: env env-dev demo benchmark test fuzz kill lint format bench clean
 
 env: $(VENV)/test.stamp
 
@@ -25,6 +25,10 @@ $(VENV)/%.stamp: pyproject.toml
 # The paper's comparison on simulated cells: pretrain, fine-tune on one image, compare.
 demo: env
 	PATH="$(CURDIR)/$(BIN):$$PATH" PYTHON="$(CURDIR)/$(BIN)/python" sh launch/demo.sh $(DEMO)
+
+# Real cells, every field annotated once (docs/benchmark.md): days on two cores; goes on where it was.
+benchmark: env
+	PATH="$(CURDIR)/$(BIN):$$PATH" PYTHON="$(CURDIR)/$(BIN)/python" sh launch/benchmark.sh runs/benchmark
 
 # By hand: damaged files (a table, and every outcome that is wrong), and commands killed.
 N ?= 10000

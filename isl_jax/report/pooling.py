@@ -19,7 +19,7 @@ from isl_jax.report.results import Study, find_studies
 from isl_jax.report.runs import Scored
 from isl_jax.report.statistics import Interval, hierarchical_interval, holm, paired_test
 from isl_jax.report.wording import arm_name, interval_text, p_text, signed
-from isl_jax.study.records import ISL
+from isl_jax.study.records import ISL, SWEEP
 from isl_jax.tabular import write_csv
 
 # A unit (its data set, its group of fields), and a run (its sweep, its seed).
@@ -52,11 +52,12 @@ class Pooled:
 
 
 def pool(workdir: Path) -> list[Pooled]:
-    """Compare ISL with every other arm and program of all sweeps in `workdir`.
+    """Compare ISL with every other arm and program of all sweeps in `workdir`, however deep.
 
     Raises FileNotFoundError or ValueError if there is none, or they are of different scores.
     """
-    studies = find_studies(workdir)
+    folders = sorted({path.parent for path in workdir.rglob(SWEEP)})
+    studies = [s for f in folders for s in find_studies(f)] or find_studies(workdir)
     metrics = {study.metric for study in studies}
     if len(metrics) > 1:
         raise ValueError(
