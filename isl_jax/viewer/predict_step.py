@@ -16,6 +16,7 @@ from isl_jax.inference.large import Scratch
 from isl_jax.inference.model import Model, Prediction
 from isl_jax.inference.stored import model_folder
 from isl_jax.viewer import predicting
+from isl_jax.viewer.annotating import hand_over
 from isl_jax.viewer.layers import Place
 from isl_jax.viewer.output_choice import OutputChoice
 from isl_jax.viewer.predicting import Predicted, Request
@@ -67,10 +68,12 @@ class PredictStep(Step):
         self.outputs = OutputChoice()
         self.out_path = PathEdit("folder of the outputs")
         self.save_button = self._button("Save this image", self.save)
+        self.hand_button = self._button("Correct in step 2, Annotate", self.hand_over)
         self.all_button = self._button("Predict and save all files", self.predict_all)
         form.addRow(self.outputs)
         form.addRow("into", self.out_path)
         form.addRow(self.save_button)
+        form.addRow(self.hand_button)
         form.addRow(self.all_button)
         self.finish_layout()
 
@@ -214,6 +217,14 @@ class PredictStep(Step):
             lambda record: self.say(f"{request.out}: {', '.join(record.files)}"),
             told="saving…",
         )
+
+    def hand_over(self) -> None:
+        """Keep the labels, as they stand, beside the image, where step 2 goes on from them."""
+        found, labels = self.found, self.results.labels
+        if found is None or labels is None:
+            raise ValueError("predict an image first")
+        path = hand_over(found.image.paths, labels, found.image.binning)
+        self.say(f"{path}: open its folder in step 2")
 
     def predict_all(self) -> None:
         """Start isl-predict on all files, as the command line says, in a process of its own."""

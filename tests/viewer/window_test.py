@@ -43,6 +43,6 @@ def test_all_steps_are_docked_and_drawn(napari, tmp_path):
     if "could not connect to display" in ended.stderr or "no Qt platform plugin" in ended.stderr:
         pytest.skip(f"Qt cannot draw here: {ended.stderr.strip().splitlines()[-1]}")
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.split() == ["TrainStep", "PredictStep"]
+    assert ended.stdout.split() == ["ImagesStep", "AnnotateStep", "TrainStep", "PredictStep"]
     pixels = imagecodecs.png_decode(Path(picture).read_bytes())
     assert len(np.unique(pixels.reshape(-1, pixels.shape[-1]), axis=0)) > 200
