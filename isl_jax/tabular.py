@@ -3,6 +3,7 @@
 Readers raise ValueError that names a damaged file and the remedy.
 """
 
+import contextlib
 import csv
 import itertools
 import os
@@ -86,7 +87,9 @@ def read_npy(
         header = file.read(int.from_bytes(start[8:], "little"))
         size = os.fstat(file.fileno()).st_size
     match = _HEADER.fullmatch(header) if start[:8] == b"\x93NUMPY\x01\x00" else None
-    found = np.dtype(match[1].decode()) if match else None
+    found = None
+    with contextlib.suppress(TypeError):  # of a type that numpy does not have, `|b0`
+        found = np.dtype(match[1].decode()) if match else None
     if match is None or found is None:
         raise ValueError(f"{path}: damaged (no array of numbers); {remedy}")
     sides = tuple(int(side) for side in match[2].split(b",") if side.strip())

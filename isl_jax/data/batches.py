@@ -8,7 +8,8 @@ import grain
 import numpy as np
 
 from isl_jax.data.crops import Crop, FreshCrops
-from isl_jax.data.store import Dataset
+from isl_jax.data.description import REMEDY
+from isl_jax.data.store import LABELS, Dataset
 from isl_jax.data.targets import distance_map, semantic_mask
 from isl_jax.task import Task
 
@@ -168,8 +169,8 @@ def load_crop(dataset: Dataset, crop: Crop, task: Task, *, out: Batch | None = N
     image: normalised by the levels of the whole field. target: the task's maps in order, a stain
     on its scale (`stain.StainScale`), a distance map / distance_unit, a semantic map 0 or 1.
     weight: 1, and 0 where the crop reaches past the field (filled by reflection) and, of
-    segmentation, where nobody has annotated. The arrays of
-    `out`, contiguous, are written to if given.
+    segmentation, where nobody has annotated. The arrays of `out`, contiguous, are written to if
+    given.
     """
     field = dataset.field(crop.field)
     shapes = _shapes(dataset, crop.size, task)
@@ -190,7 +191,7 @@ def load_crop(dataset: Dataset, crop: Crop, task: Task, *, out: Batch | None = N
     else:
         if (ignored := dataset.ignored(crop.field)) is not None:
             inside["weight"][ignored[window]] = 0
-        inside["target"][..., -1] = semantic_mask(np.asarray(dataset.labels(crop.field)[window]))
+        inside["target"][..., -1] = semantic_mask(_labels(dataset, crop.field, window))
     if task.has_distance:
         distance = _crop_distance(dataset, crop.field, window, task)
         np.divide(distance, np.float32(task.distance_unit), out=inside["target"][..., 0])
@@ -208,6 +209,13 @@ def _shapes(dataset: Dataset, size: int, task: Task) -> dict[str, tuple[int, int
     return {key: (size, size, count) for key, count in planes.items()}
 
 
+def _labels(dataset: Dataset, name: str, window: tuple[slice, slice]) -> np.ndarray:
+    labels = np.asarray(dataset.labels(name)[window])
+    if labels.min() < 0:
+        raise ValueError(f"{dataset.path(name, LABELS)}: damaged (ids below 0); {REMEDY}")
+    return labels
+
+
 def _crop_distance(
     dataset: Dataset, name: str, window: tuple[slice, slice], task: Task
 ) -> np.ndarray:
@@ -222,8 +230,7 @@ def _crop_distance(
         bottom = min(labels.shape[0], max(bottom, inside[:, 1].max() + 1))
         left = max(0, min(left, inside[:, 2].min() - 1))
         right = min(labels.shape[1], max(right, inside[:, 3].max() + 1))
-    distance = distance_map(
-        np.asarray(labels[top:bottom, left:right]), task.distance_scale, task.distance_peaks
-    )
+    whole = _labels(dataset, name, (slice(top, bottom), slice(left, right)))
+    distance = distance_map(whole, task.distance_scale, task.distance_peaks)
     rows, columns = window
     return distance[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]

@@ -153,9 +153,12 @@ def _background_and_threshold(stain: np.ndarray) -> tuple[float, float]:
     darkest = np.median(values[start : start + count])
     deviation = _ROBUST * np.median(darkest - values[values <= darkest])
     margin = max(5 * deviation, 0.1 * (bright - darkest))
-    is_denser = widths[len(widths) // 2] > _DENSER * widths[start]
+    steps = np.diff(values)
+    step = steps.min(where=steps > 0, initial=inf)  # of integers, 1
+    middle, narrow = len(widths) // 2, _DENSER * max(widths[start], step)
+    has_gap = start < middle and widths[start:middle].max() > narrow  # between ground and cells
     stands_out = np.mean(values > threshold) >= STAIN_FRACTION
-    if background > darkest + margin and (is_denser or not stands_out):
+    if background > darkest + margin and has_gap and (widths[middle] > narrow or not stands_out):
         background, threshold = darkest, darkest + margin
     return float(background), float(threshold)
 

@@ -21,6 +21,8 @@ from imagecodecs import png_encode
 from safetensors.numpy import save_file
 
 from isl_jax.data import splits
+from isl_jax.data.batches import load_crop
+from isl_jax.data.crops import Crop
 from isl_jax.data.store import open_dataset
 from isl_jax.inference import folder as predictions
 from isl_jax.inference.info import read_info
@@ -40,6 +42,7 @@ from isl_jax.study import duration
 from isl_jax.study.planning import PlannedRun
 from isl_jax.study.records import read_prediction, read_rows, read_summary, recorded_crops
 from isl_jax.study.workdir import changed_settings
+from isl_jax.task import Kind, Task
 
 EARLIER = Path(__file__).parents[1] / "earlier"
 _RNG = np.random.default_rng(0)
@@ -226,6 +229,26 @@ def _use_dataset(folder: Path) -> None:
             dataset.field_stain_scale(field.name).scale(dataset.stain_image(field.name))
         if field.has_labels:
             dataset.label_boxes(field.name)
+
+
+def _partial(folder: Path) -> None:
+    """A data set whose labels say nothing in a half of their fields."""
+    _earlier("data/nucleus")(folder)
+    path = folder / "data/nucleus/dataset.json"
+    record = json.loads(path.read_text())
+    for entry in record["fields"]:
+        entry["has_ignored"] = entry["has_labels"]
+        ignored = np.zeros((entry["height"], entry["width"]), bool)
+        ignored[:, entry["width"] // 2 :] = True
+        np.save(path.parent / "fields" / entry["name"] / "ignored.npy", ignored)
+    path.write_text(json.dumps(record))
+
+
+def _use_partial(folder: Path) -> None:
+    dataset = open_dataset(folder / "data/nucleus")
+    for field in dataset.fields:
+        size = min(64, field.height, field.width)
+        load_crop(dataset, Crop(field.name, 0, 0, size), Task(Kind.SEMANTIC))
 
 
 def _use_sweep(folder: Path) -> None:
@@ -453,6 +476,7 @@ SURFACES: tuple[Surface, ...] = (
         lambda f: read_state_dict(f / "w.safetensors"),
     ),
     Surface("data set", _earlier("data/nucleus"), _use_dataset),
+    Surface("partly annotated", _partial, _use_partial),
     Surface("sweep", _sweep, _use_sweep, rare=True),
     Surface("run", _run, _use_run),
     Surface("model.json", _model, _use_description),
