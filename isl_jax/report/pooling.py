@@ -5,6 +5,7 @@ field counts once, however many sweeps test it, and fields of the same cells cou
 """
 
 import dataclasses
+import glob
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -56,7 +57,9 @@ def pool(workdir: Path) -> list[Pooled]:
 
     Raises FileNotFoundError or ValueError if there is none, or they are of different scores.
     """
-    folders = sorted({path.parent for path in workdir.rglob(SWEEP)})
+    # Path.rglob does not go through links.
+    found = glob.iglob(f"**/{SWEEP}", root_dir=workdir, recursive=True)  # noqa: PTH207
+    folders = sorted({(workdir / path).resolve().parent for path in found})
     studies = [s for f in folders for s in find_studies(f)] or find_studies(workdir)
     metrics = {study.metric for study in studies}
     if len(metrics) > 1:

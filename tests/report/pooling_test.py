@@ -70,6 +70,14 @@ def test_units_and_runs_are_counted_and_means_are_over_units(pooled):
     assert random.p >= 2**-5 and random.difference == random.mean - random.other_mean
 
 
+def test_sweeps_are_found_through_links_and_counted_once(pooled, tmp_path):
+    (tmp_path / "linked").mkdir()
+    for name in ("a", "again"):
+        (tmp_path / "linked" / name).symlink_to(pooled / "a")
+    (row, *_) = pool(tmp_path / "linked")
+    assert (row.num_units, row.num_runs) == (3, 2)
+
+
 def test_the_table_and_its_file_say_the_same(pooled, tmp_path):
     rows = pool(pooled)
     table = pooled_table(rows)
