@@ -69,6 +69,26 @@ docs: $(VENV)/docs.stamp
 	$(BIN)/python docs/build.py
 	$(BIN)/zensical build --clean --strict
 
-# The commands of the README, as written but for the size of the training.
-check-docs: env
+# The commands of the README, as written but for the size of the training, and the notebook at its smallest.
+check-docs: $(VENV)/docs.stamp
 	$(BIN)/python -m tests.docs.run
+
+# The oldest versions that pyproject.toml allows, on the tests of what those packages are used for. Old
+# packages beside new ones warn of each other: deprecations are no errors here.
+OLDEST := .cache/oldest
+OLDEST_TESTS := tests/files_test.py tests/locks_test.py tests/metrics_test.py tests/tabular_test.py \
+	tests/task_test.py tests/compiled_test.py tests/data tests/instances tests/outputs tests/configs \
+	tests/ingest tests/simulate tests/models/weights_test.py tests/training/writers_test.py \
+	tests/training/progress_test.py tests/report/statistics_test.py tests/report/figures_test.py \
+	tests/report/page_test.py tests/launch/configuration_test.py tests/launch/fetch_test.py
+# Held against the watershed of scikit-image, which breaks some ties otherwise in 0.24 (ours is compiled
+# and our own), and against the bootstrap of scipy, which takes no rng before 1.15.
+OLDEST_LEFT := -k 'not (those_of_the_definition or double_threshold_of_the_papers_code or agrees_with_scipy)'
+.PHONY: test-oldest
+test-oldest:
+	$(PYTHON) -m venv --clear $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet uv
+	$(OLDEST)/bin/uv pip install --python $(OLDEST)/bin/python --resolution lowest-direct \
+		--editable . 'pytest>=8' 'hypothesis>=6.100' 'ome-zarr-models>=1.7' 'shapely>=2.1'
+	JAX_PLATFORMS=cpu $(OLDEST)/bin/python -m pytest -W ignore::DeprecationWarning \
+		-W ignore::FutureWarning $(OLDEST_LEFT) $(OLDEST_TESTS)

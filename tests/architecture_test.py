@@ -90,6 +90,7 @@ OWN_TESTS: dict[str, str] = {
     "tests/walks_test.py": "how many files a crop and an image enter",
     "tests/docs/build_test.py": "docs/build.py, which makes pages of the site",
     "tests/docs/commands_test.py": "commands that pages show, against those there are",
+    "tests/docs/notebook_test.py": "the notebook, as it lies in git",
     "tests/earlier/earlier_test.py": "what the version before wrote",
     "tests/ingest/bad_input_test.py": "what is refused, and in which words",
     "tests/launch/compile_test.py": "the step as compilers for absent devices make it",

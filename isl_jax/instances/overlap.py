@@ -53,8 +53,9 @@ class Overlap:
         n, m = len(self.true_ids), len(self.pred_ids)
         ceiling = 2 * weight.max()
         cost = np.concatenate([ceiling - weight[candidates], np.full(n, ceiling)])
-        row = np.concatenate([rows, np.arange(n)])
-        col = np.concatenate([cols, m + np.arange(n)])
+        # int32, the only indices that the matching of scipy 1.14 takes.
+        row = np.concatenate([rows, np.arange(n)]).astype(np.int32)
+        col = np.concatenate([cols, m + np.arange(n)]).astype(np.int32)
         chosen = np.full(n, -1)
         row, col = min_weight_full_bipartite_matching(csr_array((cost, (row, col)), (n, m + n)))
         chosen[row] = col

@@ -1,9 +1,10 @@
-"""Run the commands of the README as they are written, on simulated cells. `make check-docs`.
+"""Run the commands of the README and the notebook, on simulated cells. `make check-docs`.
 
-Trainings are made small by options that are added at the end; nothing else is changed. What needs a
-network connection (`isl-fetch`) and what is installed (`make`, `pip`) is left out, and said.
+Commands run as they are written, trainings made small by options that are added at the end. What
+needs a network connection (`isl-fetch`) and what is installed (`make`, `pip`) is left out and said.
 """
 
+import os
 import re
 import shlex
 import shutil
@@ -13,8 +14,10 @@ import tempfile
 from pathlib import Path
 
 import imagecodecs
+import nbformat
 import numpy as np
 import tifffile
+from nbclient import NotebookClient
 
 ROOT = Path(__file__).parents[2]
 SMALL = "--config.model.encoder=tiny --config.data.crop_size=64 --config.data.crops_per_image=2"
@@ -28,8 +31,8 @@ ADDED = {
 
 def fenced(text: str, language: str) -> list[str]:
     """Blocks of a page between fences, of one language."""
-    found = re.findall(rf"^( *)```{language}\n(.*?)^\1```", text, re.MULTILINE | re.DOTALL)
-    return [block for _, block in found]
+    found = re.findall(r"^ *```(\w*)\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
+    return [block for name, block in found if name == language]
 
 
 def commands(page: str) -> list[str]:
@@ -74,6 +77,17 @@ def run(words: list[str], folder: Path) -> None:
         raise SystemExit(f"{done.stdout}{done.stderr}\nexit status {done.returncode}")
 
 
+def notebook(folder: Path) -> None:
+    """The notebook from top to bottom, at a size that shows nothing."""
+    print("docs/notebooks/hela.ipynb", flush=True)
+    os.environ |= {"ISL_NOTEBOOK_SIZE": "tiny", "ISL_NOTEBOOK_WORK": str(folder / "notebook")}
+    cells = nbformat.read(ROOT / "docs" / "notebooks" / "hela.ipynb", 4)
+    NotebookClient(cells, timeout=None, resources={"metadata": {"path": folder}}).execute()
+    *_, last = (cell.outputs for cell in cells.cells if cell.cell_type == "code")
+    if "mAP" not in last[0].text or "image/png" not in last[-1].data:
+        raise SystemExit("the last cell shows no score, or no picture")
+
+
 def main() -> None:
     page = (ROOT / "README.md").read_text()
     left = []
@@ -89,6 +103,7 @@ def main() -> None:
         image = "import numpy as np\nimage = np.zeros((1, 64, 96), np.uint16)\n"
         for block in fenced(page, "python"):
             run(["python", "-c", image + block], folder)
+        notebook(folder)
     print("not run:", *sorted(set(left)), sep="\n  ")
 
 
