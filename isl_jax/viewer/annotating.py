@@ -143,16 +143,12 @@ class Annotation:
 def hand_over(images: tuple[Path, ...], labels: np.ndarray, binning: int) -> Path:
     """Write corrected labels `[H, W]` of image files where the step Annotate goes on from them.
 
-    That is beside the first image. Raises ValueError for images that are in no file, for labels of
-    other pixels than theirs, and where something unfinished is there already.
+    That is beside the first image, in its pixels: labels of blocks of `binning` pixels squared are
+    enlarged. Raises ValueError for images that are in no file, for labels of another size, and
+    where something unfinished is there already.
     """
     if not images or not images[0].is_file():
         raise ValueError("the image is in no file, beside which its masks could be kept")
-    if binning > 1:
-        raise ValueError(
-            f"the labels are of blocks of {binning} × {binning} pixels, annotation is of the "
-            "pixels themselves"
-        )
     image = images[0]
     start = image_stem(image).rpartition("_")[0]
     if not start:
@@ -161,7 +157,21 @@ def hand_over(images: tuple[Path, ...], labels: np.ndarray, binning: int) -> Pat
     if path.exists():
         raise ValueError(f"{path}: is there already; finish it in step 2 first")
     with locked(image.parent, "wait"):
-        return _write(path, labels)
+        return _write(path, _enlarged(image, labels, binning))
+
+
+def _enlarged(image: Path, labels: np.ndarray, binning: int) -> np.ndarray:
+    """Labels in the pixels of an image file; what is beyond the last whole block is as in it."""
+    info = readers.inspect(image)
+    shape = (info.height, info.width)
+    if tuple(side // binning for side in shape) != labels.shape:
+        raise ValueError(
+            f"{image}: is {shape[0]} × {shape[1]} pixels, which the labels of "
+            f"{labels.shape[0]} × {labels.shape[1]} do not fit"
+        )
+    large = labels.repeat(binning, axis=0).repeat(binning, axis=1)
+    rest = [(0, side - found) for side, found in zip(shape, large.shape, strict=True)]
+    return np.pad(large, rest, mode="edge")
 
 
 def _write(path: Path, labels: np.ndarray) -> Path:

@@ -152,15 +152,21 @@ def test_another_field_is_chosen_while_one_is_drawn(step, viewer, folder):
 
 def test_predicted_labels_go_on_as_annotation(step, viewer, folder):
     labels = np.zeros(SHAPE, np.int32)
-    labels[30:40, 30:40] = 5
+    labels[10:18, 10:26] = 5
     images = (folder / "w2_image.tif",)
     assert hand_over(images, labels, 1) == folder / "w2_unfinished.tif"
     step.show_field(2)
     np.testing.assert_array_equal(viewer.layers["w2 masks"].data, labels)
     with pytest.raises(ValueError, match="finish it in step 2 first"):
         hand_over(images, labels, 1)
-    with pytest.raises(ValueError, match="blocks of 2 × 2"):
-        hand_over(images, labels, 2)
+    # Labels of blocks of pixels are enlarged; what is not of a size is told.
+    images = (folder / "w1_image.tif",)
+    hand_over(images, labels[:21, :26], 3)
+    enlarged = tifffile.imread(folder / "w1_unfinished.tif")
+    assert enlarged.shape == SHAPE
+    np.testing.assert_array_equal(enlarged[1:63:3, 1:78:3], labels[:21, :26])
+    with pytest.raises(ValueError, match="do not fit"):
+        hand_over((folder / "w0_image.tif",), labels, 2)
     with pytest.raises(ValueError, match="in no file"):
         hand_over((), labels, 1)
 
