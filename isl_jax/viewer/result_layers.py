@@ -58,7 +58,8 @@ class ResultLayers:
         title = f"{self._name} {name}"
         if title in self._viewer.layers:
             layer = self._viewer.layers[title]
-            if layer.data.shape == pixels.shape and type(layer).__name__.lower() == kind:
+            # Plugins are given a proxy, whose type is its own.
+            if layer.data.shape == pixels.shape and layer.__class__.__name__.lower() == kind:
                 layer.data = pixels
                 return
             self._viewer.layers.remove(title)

@@ -30,9 +30,12 @@ def folder(tmp_path, make_planes):
 
 @pytest.fixture
 def step(viewer, application, folder):
+    # As the window gives it to plugins.
+    from napari.utils._proxies import PublicOnlyProxy
+
     from isl_jax.viewer.annotate_step import AnnotateStep
 
-    step = AnnotateStep(viewer)
+    step = AnnotateStep(PublicOnlyProxy(viewer))
     step.timer.stop()
     step.folder_path.set(folder)
     step.open()

@@ -39,9 +39,12 @@ def discs(monkeypatch):
 
 @pytest.fixture
 def step(viewer, application, folder):
+    # As the window gives it to plugins.
+    from napari.utils._proxies import PublicOnlyProxy
+
     from isl_jax.viewer.predict_step import PredictStep
 
-    step = PredictStep(viewer)
+    step = PredictStep(PublicOnlyProxy(viewer))
     step.model_path.set(folder / "model")
     return step
 
@@ -72,10 +75,12 @@ def test_sliders_read_the_stored_maps_anew(step, viewer, wait, discs, folder):
     viewer.add_image(np.zeros((64, 80), np.uint16), name="w0_phase")
     predict(step, wait)
     assert step.count.text().startswith("2 objects")
+    before = viewer.layers["w0 labels"]
     step.count.setText("")
     step.sliders.h.setValue(110)
     wait(lambda: step.count.text().startswith("1 objects"))
     assert viewer.layers["w0 labels"].data.max() == 1
+    assert viewer.layers["w0 labels"] is before
     assert f"--model={folder / 'model'}" in step.command.text and "--h=110" in step.command.text
     step.sliders.reset.click()
     wait(lambda: step.count.text().startswith("2 objects"))
