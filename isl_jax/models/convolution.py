@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import PartitionSpec
 
 
@@ -54,9 +55,13 @@ def _convolve(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array:
         # large as the image, which took 3 to 20 times as long on CPU.
         return jnp.matmul(x, kernel[0, 0].astype(x.dtype), precision=_precision(x.dtype))
     pads = [(size // 2, size // 2) for size in kernel.shape[:2]]
+    return _plain(x, kernel.astype(x.dtype), pads, stride=stride)
+
+
+def _plain(x: jax.Array, kernel: jax.Array, pads: Any, *, stride: int = 1) -> jax.Array:
     return jax.lax.conv_general_dilated(
         x,
-        kernel.astype(x.dtype),
+        kernel,
         (stride, stride),
         pads,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
@@ -75,24 +80,38 @@ def convolve_upsampled(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _convolve_upsampled(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    batch, height, width, _ = x.shape
     columns = [_phase(rows, axis=1) for rows in _phase(kernel, axis=0)]
-    # Four convolutions, not one with four times the features: XLA's gradient of that one towards
-    # its kernel took five times as long as all of these on CPU.
-    parities = [
-        jax.lax.conv_general_dilated(
-            x,
-            columns[p][q].astype(x.dtype),
-            (1, 1),
-            [(1 - p, p), (1 - q, q)],
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            precision=_precision(x.dtype),
-        )
-        for p in (0, 1)
-        for q in (0, 1)
-    ]
+    kernels = [columns[p][q].astype(x.dtype) for p in (0, 1) for q in (0, 1)]
+    parities = jax.lax.platform_dependent(
+        x, kernels, cpu=_four_convolutions, default=_one_convolution
+    )
+    batch, height, width, _ = x.shape
     rows = [jnp.stack(parities[2 * p : 2 * p + 2], axis=3) for p in (0, 1)]
     return jnp.stack(rows, axis=2).reshape(batch, 2 * height, 2 * width, -1)
+
+
+def _four_convolutions(x: jax.Array, kernels: list[jax.Array]) -> list[jax.Array]:
+    """Each parity `[B, H, W, O]` by itself.
+
+    XLA's gradient of `_one_convolution` towards its kernel takes five times as long on CPU.
+    """
+    return [
+        _plain(x, kernel, [(1 - p, p), (1 - q, q)])
+        for kernel, (p, q) in zip(kernels, np.ndindex(2, 2), strict=True)
+    ]
+
+
+def _one_convolution(x: jax.Array, kernels: list[jax.Array]) -> list[jax.Array]:
+    """All parities as features of one convolution, which reads the image once."""
+    _, height, width, _ = x.shape
+    # Behind a barrier: XLA would make the padding part of the convolution, whose gradient towards
+    # the kernel then has a window as large as the image.
+    padded = jax.lax.optimization_barrier(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))))
+    joined = _plain(padded, jnp.concatenate(kernels, axis=-1), [(0, 0), (0, 0)])
+    return [
+        parity[:, p : p + height, q : q + width]
+        for parity, (p, q) in zip(jnp.split(joined, 4, axis=-1), np.ndindex(2, 2), strict=True)
+    ]
 
 
 def _phase(kernel: jax.Array, *, axis: int) -> tuple[jax.Array, jax.Array]:

@@ -1,12 +1,26 @@
 """DenseNet encoder (Huang et al. 2017), equal to torchvision's, in the form that runs fast."""
 
 import flax.linen as nn
+import flax.struct
 import jax
 import jax.numpy as jnp
 
 from isl_jax.models.architecture import DenseNetConfig
-from isl_jax.models.batch_norm import BatchNorm, batch_statistics
+from isl_jax.models.batch_norm import BatchNorm, Statistics
 from isl_jax.models.convolution import Conv
+
+
+@flax.struct.dataclass
+class Features:
+    """What a dense block has made so far, and the statistics of all but the newest.
+
+    Every layer normalises features that earlier layers have seen: their batch statistics are the
+    same for all, so they are computed once a feature.
+    """
+
+    x: jax.Array
+    new: jax.Array
+    known: Statistics | None = None
 
 
 class DenseLayer(nn.Module):
@@ -15,15 +29,18 @@ class DenseLayer(nn.Module):
     config: DenseNetConfig
 
     @nn.compact
-    def __call__(
-        self, x: jax.Array, statistics: tuple[jax.Array, jax.Array] | None, train: bool
-    ) -> jax.Array:
-        """New features of `x`, the block's features so far, whose `statistics` are known."""
+    def __call__(self, features: Features, train: bool) -> Features:
+        """`[B, H, W, C]` to `[B, H, W, C + growth_rate]`."""
         config = self.config
-        y = BatchNorm(name="norm1")(x, statistics, train=train)
+        y, statistics = _normalised(BatchNorm(name="norm1"), features, train)
         y = Conv(config.bn_size * config.growth_rate, 1, name="conv1")(y)
         y = BatchNorm(name="norm2")(y, train=train)
-        return Conv(config.growth_rate, 3, name="conv2")(y)
+        new = Conv(config.growth_rate, 3, name="conv2")(y)
+        return Features(jnp.concatenate([features.x, new], axis=-1), new, statistics)
+
+
+def _normalised(norm: BatchNorm, features: Features, train: bool) -> tuple[jax.Array, Statistics]:
+    return norm.joined(features.x, features.new, features.known, train=train)
 
 
 class DenseBlock(nn.Module):
@@ -33,21 +50,12 @@ class DenseBlock(nn.Module):
     num_layers: int
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool) -> Features:
         """`[B, H, W, C]` to `[B, H, W, C + num_layers · growth_rate]`."""
-        # Every layer normalises features that earlier layers have seen: their batch statistics
-        # are the same for all, so they are computed once a feature.
-        statistics = batch_statistics(x) if train else None
+        features = Features(x, x)
         for index in range(1, self.num_layers + 1):
-            new = DenseLayer(self.config, name=f"denselayer{index}")(x, statistics, train)
-            x = jnp.concatenate([x, new], axis=-1)
-            if statistics is not None and index < self.num_layers:
-                mean, variance = batch_statistics(new)
-                statistics = (
-                    jnp.concatenate([statistics[0], mean]),
-                    jnp.concatenate([statistics[1], variance]),
-                )
-        return x
+            features = DenseLayer(self.config, name=f"denselayer{index}")(features, train)
+        return features
 
 
 class DenseNet(nn.Module):
@@ -69,15 +77,16 @@ class DenseNet(nn.Module):
         x = max_pool(x)
         last = len(config.block_config)
         for index, num_layers in enumerate(config.block_config, start=1):
-            x = DenseBlock(config, num_layers, name=f"denseblock{index}")(x, train)
+            block = DenseBlock(config, num_layers, name=f"denseblock{index}")(x, train)
             if index == last:
                 break
-            x = BatchNorm(name=f"transition{index}_norm")(x, train=train)
+            x, _ = _normalised(BatchNorm(name=f"transition{index}_norm"), block, train)
             features.append(x)
             # Pooling and a 1×1 convolution commute; in this order the convolution is a quarter.
             x = average_pool(x)
             x = Conv(x.shape[-1] // 2, 1, name=f"transition{index}_conv")(x)
-        return [*features, BatchNorm(relu=False, name="norm5")(x, train=train)]
+        x, _ = _normalised(BatchNorm(relu=False, name="norm5"), block, train)
+        return [*features, x]
 
 
 def max_pool(x: jax.Array) -> jax.Array:

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from isl_jax.task import Task
 from isl_jax.training.devices import BatchIterator, TrainingData, batch_placer, data_mesh
 from isl_jax.training.losses import loss_parameters
-from isl_jax.training.optimizer import make_optimizer
 from isl_jax.training.settings import RunSettings, TrainSettings
 from isl_jax.training.step import Batch, TrainState, TrainStep, create_state, make_train_step
 
@@ -48,9 +47,7 @@ def measured_alpha(
     mesh = data_mesh()
     return initial_ratio(
         make_train_step(network, task.kind, settings, run.augmentation),
-        create_state(
-            variables, make_optimizer(settings), mesh, loss_parameters(task), seed=run.seed
-        ),
+        create_state(variables, settings, mesh, loss_parameters(task), seed=run.seed),
         data.batches,
         batch_placer(mesh, data.resident),
         num_batches=run.loss.alpha_batches,

@@ -94,7 +94,10 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, state: TrainState, position: dict[str, Any]) -> None:
-        """Save the state and the JSON-like position of the run, in the background."""
+        """Save the state and the JSON-like position of the run, in the background.
+
+        By the names of its arrays, not as the vectors that a step works on.
+        """
         step = int(state.step)
         if step == self._saved:
             return
@@ -104,7 +107,7 @@ class Checkpoints:
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(state),  # pyright: ignore[reportCallIssue]
+                    state=ocp.args.StandardSave(jax.device_get(state).named()),  # pyright: ignore[reportCallIssue]
                     loader=ocp.args.JsonSave(position),  # pyright: ignore[reportCallIssue]
                 ),
             )
@@ -136,7 +139,7 @@ class Checkpoints:
         step = self.latest_step
         if step is None:
             raise FileNotFoundError(f"{self._directory}: no complete checkpoint to resume from")
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        abstract = jax.device_get(like).named()
         self._check_fit(step, abstract)
         with self._read(step):
             restored = self._manager.restore(
@@ -148,7 +151,8 @@ class Checkpoints:
             )
             if told := misfit(restored["loader"], _POSITION):
                 raise ValueError(f"the position of the run: {told}")
-        return restored["state"], restored["loader"]
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
+        return jax.device_put(restored["state"].joined(), shardings), restored["loader"]
 
     @contextmanager
     def _read(self, step: int) -> Iterator[None]:

@@ -31,8 +31,8 @@ def fail(
     folder = workdir / FAILED_STEP
     batch_arrays = multihost_utils.process_allgather(dict(batch), tiled=True)
     state = dataclasses.replace(state, finite=jax.numpy.ones_like(state.finite))
-    before = jax.device_get(state)
-    after = jax.device_get(unguarded_step(state, batch)[0])
+    before = jax.device_get(state).named()
+    after = jax.device_get(unguarded_step(state, batch)[0]).named()
     if jax.process_index() == 0:
         with written_whole(folder) as draft:
             draft.mkdir()

@@ -29,7 +29,7 @@ from isl_jax.training.devices import (
 )
 from isl_jax.training.failure import fail
 from isl_jax.training.losses import loss_parameters
-from isl_jax.training.optimizer import check_rates, make_optimizer
+from isl_jax.training.optimizer import check_rates
 from isl_jax.training.progress import Progress, panel
 from isl_jax.training.settings import RunSettings, TrainSettings
 from isl_jax.training.step import (
@@ -119,8 +119,8 @@ class _Training:
 
     def begin(self, variables: Variables, checkpoints: Checkpoints) -> None:
         """Start from the newest checkpoint, or from `variables`."""
-        optimizer, parameters = make_optimizer(self.settings), loss_parameters(self.task)
-        state = create_state(variables, optimizer, self.mesh, parameters, seed=self.seed)
+        parameters = loss_parameters(self.task)
+        state = create_state(variables, self.settings, self.mesh, parameters, seed=self.seed)
         if checkpoints.latest_step is None:
             parameters = loss_parameters(self.task, self._initial_alpha(state))
             parameters = replicate(jax.tree.map(np.float32, parameters), self.mesh)
@@ -188,7 +188,7 @@ class _Training:
             "alpha": float(self.state.loss_parameters.alpha),
             "throughput": self.progress.summary(),
         }
-        kept = jax.tree.map(np.asarray, jax.device_get(self.state.variables))
+        kept = jax.tree.map(np.asarray, jax.device_get(self.state).variables)
         if jax.process_index() == 0:
             with explained(self.workdir / "model"):
                 save_model(kept, summary)

@@ -1,5 +1,7 @@
 """Adam with the schedules that the studies use."""
 
+import itertools
+import math
 import re
 from typing import Any
 
@@ -7,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from isl_jax.training.layout import Layout
 from isl_jax.training.settings import Rates, TrainSettings
 
 
@@ -24,8 +27,8 @@ def learning_rate_schedule(settings: TrainSettings) -> optax.Schedule:
     return optax.join_schedules([ramp, after], [warmup])
 
 
-def make_optimizer(settings: TrainSettings) -> optax.GradientTransformation:
-    """Adam (eps 1e-8) under the settings' schedule, with optional gradient clipping.
+def make_optimizer(settings: TrainSettings, layout: Layout) -> optax.GradientTransformation:
+    """Adam (eps 1e-8) of a vector of `layout` by the settings' schedule, with optional clipping.
 
     Patterns of `rates` are searched for in the path of a parameter (`encoder/conv0/kernel`); the
     first that is found counts, a rate of 0 freezes. `head_rate` is that of the two convolutions
@@ -39,7 +42,7 @@ def make_optimizer(settings: TrainSettings) -> optax.GradientTransformation:
         parts.insert(0, optax.clip_by_global_norm(settings.clip_norm))
     rates = (*settings.rate_pairs, ("^head/", settings.head_rate))
     if any(rate != 1 for _, rate in rates):
-        parts.append(_scale_by_path(rates))
+        parts.append(_scale_by_path(rates, layout))
     return optax.chain(*parts)
 
 
@@ -54,15 +57,24 @@ def check_rates(settings: TrainSettings, params: Any) -> None:
             )
 
 
-def _scale_by_path(rates: Rates) -> optax.GradientTransformation:
-    def scale(path: tuple, update: jax.Array) -> jax.Array:
+def _scale_by_path(rates: Rates, layout: Layout) -> optax.GradientTransformation:
+    def rate_of(path: tuple) -> float:
         name = _path(path)
-        rate = next((rate for pattern, rate in rates if re.search(pattern, name)), 1.0)
-        if rate == 1:
-            return update
-        return update * rate if rate else jnp.zeros_like(update)
+        return next((rate for pattern, rate in rates if re.search(pattern, name)), 1.0)
 
-    return optax.stateless(lambda updates, _: jax.tree.map_with_path(scale, updates))
+    def scale(updates: Any) -> jax.Array:
+        names = jax.tree.unflatten(layout.structure, layout.shapes)
+        paths = jax.tree.leaves_with_path(names, is_leaf=lambda node: isinstance(node, tuple))
+        scaled, start = [], 0
+        # Neighbours of one rate are one part: a few parts, however many arrays there are.
+        for rate, group in itertools.groupby(paths, lambda leaf: rate_of(leaf[0])):
+            stop = start + sum(math.prod(shape) for _, shape in group)
+            part = updates[start:stop]
+            scaled.append(part * rate if rate else jnp.zeros_like(part))
+            start = stop
+        return jnp.concatenate(scaled)
+
+    return optax.stateless(lambda updates, _: scale(updates))
 
 
 def _path(path: tuple) -> str:

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from isl_jax.task import Kind
 from isl_jax.training.augmentation import NO_AUGMENTATION, Augmentation, augment
 from isl_jax.training.devices import replicate, replicated
+from isl_jax.training.layout import Layout
 from isl_jax.training.losses import LossParameters, task_loss
 from isl_jax.training.optimizer import make_optimizer
 from isl_jax.training.settings import TrainSettings
@@ -28,9 +29,11 @@ Batch = Mapping[str, jax.Array]
 class TrainState:
     """All that one step changes, and what it needs beside the batch.
 
-    The parameters of the loss ride along because `alpha="auto"` measures one on the first batches:
-    a resumed run must keep the value that the run began with. So does the seed of the augmentation.
-    `finite` is false once a step had to be refused.
+    `params` and `batch_stats`, and the optimiser's moments, are vectors float32 that `layouts`
+    tell apart; `named` has their arrays by name. The parameters of the loss ride along because
+    `alpha="auto"` measures one on the first batches: a resumed run must keep the value that the run
+    began with. So does the seed of the augmentation. `finite` is false once a step had to be
+    refused.
     """
 
     step: jax.Array
@@ -40,32 +43,57 @@ class TrainState:
     loss_parameters: LossParameters
     seed: jax.Array
     finite: jax.Array
+    layouts: tuple[Layout, Layout] = flax.struct.field(pytree_node=False)
 
     @property
     def variables(self) -> dict[str, Any]:
         """Flax variables of the network."""
-        return {"params": self.params, "batch_stats": self.batch_stats}
+        params, batch_stats = self.layouts
+        return {
+            "params": params.split(self.params),
+            "batch_stats": batch_stats.split(self.batch_stats),
+        }
+
+    def named(self) -> "TrainState":
+        """With a tree of arrays for every vector, as files name them."""
+        return dataclasses.replace(
+            self, **self.variables, opt_state=self.layouts[0].split_within(self.opt_state)
+        )
+
+    def joined(self) -> "TrainState":
+        """The inverse of `named`."""
+        params, batch_stats = self.layouts
+        return dataclasses.replace(
+            self,
+            params=params.join(self.params),
+            batch_stats=batch_stats.join(self.batch_stats),
+            opt_state=params.join_within(self.opt_state),
+        )
 
 
 def create_state(
     variables: dict[str, Any],
-    optimizer: optax.GradientTransformation,
+    settings: TrainSettings,
     mesh: Mesh,
     loss_parameters: LossParameters,
     *,
     seed: int = 0,
 ) -> TrainState:
     """Replicate host `variables` over the mesh and start the optimiser there."""
-    variables = replicate(variables, mesh)
-    params = variables["params"]
+    layouts = Layout.of(variables["params"]), Layout.of(variables["batch_stats"])
+    params, batch_stats = replicate(
+        (layouts[0].join(variables["params"]), layouts[1].join(variables["batch_stats"])), mesh
+    )
+    start = jax.jit(make_optimizer(settings, layouts[0]).init, out_shardings=replicated(mesh))
     return TrainState(
         step=replicate(np.zeros((), np.int32), mesh),
         params=params,
-        batch_stats=variables["batch_stats"],
-        opt_state=jax.jit(optimizer.init, out_shardings=replicated(mesh))(params),
+        batch_stats=batch_stats,
+        opt_state=start(params),
         loss_parameters=replicate(jax.tree.map(np.float32, loss_parameters), mesh),
         seed=replicate(np.asarray(seed % 2**32, np.uint32), mesh),
         finite=replicate(np.asarray(True), mesh),
+        layouts=layouts,
     )
 
 
@@ -90,16 +118,18 @@ def make_train_step(
     Cached by its settings: runs that differ only in seed, data or `LossParameters` share one
     compilation.
     """
-    optimizer = make_optimizer(settings)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         if augmentation:
             key = jax.random.fold_in(jax.random.key(state.seed), state.step)
             batch = augment(key, batch, augmentation)
 
+        layout, layout_of_statistics = state.layouts
+        variables = state.variables
+
         def loss_of(params: Any) -> tuple[jax.Array, tuple[Metrics, Any]]:
             outputs, updates = network.apply(
-                {"params": params, "batch_stats": state.batch_stats},
+                {**variables, "params": params},
                 batch["image"],
                 train=True,
                 mutable=["batch_stats"],
@@ -113,14 +143,16 @@ def make_train_step(
             )
             return loss, (metrics, updates["batch_stats"])
 
-        grads, (metrics, batch_stats) = jax.grad(loss_of, has_aux=True)(state.params)
+        tree, (metrics, batch_stats) = jax.grad(loss_of, has_aux=True)(variables["params"])
+        grads = layout.join(tree)
+        optimizer = make_optimizer(settings, layout)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         metrics["grad_norm"] = optax.tree.norm(grads)
         updated = dataclasses.replace(
             state,
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
-            batch_stats=batch_stats,
+            batch_stats=layout_of_statistics.join(batch_stats),
             opt_state=opt_state,
         )
         if guarded:

@@ -107,7 +107,6 @@ def _our_steps(batch: int, size: int) -> dict[str, Step]:
     from isl_jax.task import Kind, Task
     from isl_jax.training.devices import data_mesh, shard_batch
     from isl_jax.training.losses import loss_parameters
-    from isl_jax.training.optimizer import make_optimizer
     from isl_jax.training.settings import TrainSettings
     from isl_jax.training.step import create_state, make_train_step
 
@@ -120,7 +119,7 @@ def _our_steps(batch: int, size: int) -> dict[str, Step]:
     train_step = make_train_step(network, Kind.STAIN, settings)
     apply = jax.jit(lambda variables, x: network.apply(variables, x, train=False))
     parameters = loss_parameters(Task(Kind.STAIN))
-    state = create_state(variables, make_optimizer(settings), mesh, parameters)
+    state = create_state(variables, settings, mesh, parameters)
     evaluated = jax.device_put(variables)
 
     def train() -> None:

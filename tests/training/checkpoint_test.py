@@ -11,7 +11,6 @@ from isl_jax.task import Kind, Task
 from isl_jax.training.checkpoint import Checkpoints, latest_step
 from isl_jax.training.devices import data_mesh
 from isl_jax.training.losses import loss_parameters
-from isl_jax.training.optimizer import make_optimizer
 from isl_jax.training.settings import TrainSettings
 from isl_jax.training.step import create_state
 
@@ -33,9 +32,9 @@ def state_at(step):
         "params": {"kernel": rng.normal(size=(400, 400)).astype(np.float32)},
         "batch_stats": {"mean": np.zeros(3, np.float32)},
     }
-    optimizer = make_optimizer(TrainSettings(4, num_steps=1, learning_rate=1e-3))
+    settings = TrainSettings(4, num_steps=1, learning_rate=1e-3)
     parameters = loss_parameters(Task(Kind.STAIN))
-    state = create_state(variables, optimizer, data_mesh(), parameters)
+    state = create_state(variables, settings, data_mesh(), parameters)
     return state.replace(step=state.step + step)
 
 
@@ -64,7 +63,7 @@ def test_a_full_disk_is_one_clear_error_and_the_last_good_checkpoint_stays(tmp_p
         assert checkpoints.latest_step == 4
         restored, position = checkpoints.restore(state_at(0))
         assert position == {"loader": 4}
-        np.testing.assert_array_equal(restored.params["kernel"], state_at(4).params["kernel"])
+        np.testing.assert_array_equal(restored.params, state_at(4).params)
         checkpoints.save(state_at(8), {"loader": 8})
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.latest_step == 8
@@ -86,7 +85,7 @@ def test_a_half_written_checkpoint_is_never_taken(tmp_path):
 
 
 def test_arrays_of_a_checkpoint_keep_their_names():
-    leaves = jax.tree.leaves_with_path(state_at(0))
+    leaves = jax.tree.leaves_with_path(state_at(0).named())
     names = {jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves}
     # Those of the first release: its checkpoints go on.
     moments = {f"opt_state/0/0/{moment}/kernel" for moment in ("mu", "nu")}

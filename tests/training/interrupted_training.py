@@ -26,7 +26,6 @@ from isl_jax.training.checkpoint import Checkpoints
 from isl_jax.training.devices import TrainingData, data_mesh
 from isl_jax.training.loop import train
 from isl_jax.training.losses import loss_parameters
-from isl_jax.training.optimizer import make_optimizer
 from isl_jax.training.settings import RunSettings, TrainSettings
 from isl_jax.training.step import create_state
 from isl_jax.training.stopping import InterruptedTrainingError
@@ -100,7 +99,7 @@ def run(workdir, placement):
         workdir=workdir,
         save_model=lambda kept, summary: None,
     )
-    like = create_state(variables, make_optimizer(settings), data_mesh(), loss_parameters(task))
+    like = create_state(variables, settings, data_mesh(), loss_parameters(task))
     with Checkpoints(workdir) as checkpoints:
         state, position = checkpoints.restore(like)
     leaves = {jax.tree_util.keystr(k): np.asarray(v) for k, v in jax.tree.leaves_with_path(state)}

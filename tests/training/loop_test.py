@@ -17,7 +17,6 @@ from isl_jax.training.augmentation import Augmentation
 from isl_jax.training.checkpoint import Checkpoints
 from isl_jax.training.loop import check_training, train
 from isl_jax.training.losses import LossSettings, loss_parameters, task_loss
-from isl_jax.training.optimizer import make_optimizer
 from isl_jax.training.progress import Progress
 from isl_jax.training.settings import RunSettings, TrainSettings
 from isl_jax.training.step import create_state, make_train_step
@@ -194,12 +193,12 @@ def test_a_step_that_is_not_finite_is_kept_and_leaves_the_last_good_checkpoint(n
     # Six steps without the seventh lead to the state before it.
     mesh, config = sharding.data_mesh(), settings()
     parameters = loss_parameters(STAIN)
-    state = create_state(initial(network), make_optimizer(config), mesh, parameters)
+    state = create_state(initial(network), config, mesh, parameters)
     step, batches = make_train_step(network, "stain", config), Batches()
     for _ in range(6):
         state, _ = step(state, sharding.shard_batch(next(batches), mesh))
     np.testing.assert_allclose(
-        before["params/Conv_0/kernel"], state.params["Conv_0"]["kernel"], atol=1e-6
+        before["params/Conv_0/kernel"], state.variables["params"]["Conv_0"]["kernel"], atol=1e-6
     )
     assert before["step"] == 6
 
@@ -280,10 +279,8 @@ def test_a_validation_batch_need_not_divide_over_the_devices(network, tmp_path):
     mesh, config = sharding.data_mesh(jax.devices()[:1]), settings()
     with Checkpoints(tmp_path) as checkpoints:
         parameters = loss_parameters(STAIN)
-        state, _ = checkpoints.restore(
-            create_state(initial(network), make_optimizer(config), mesh, parameters)
-        )
-    outputs = network.apply(jax.device_get(state.variables), uneven["image"])
+        state, _ = checkpoints.restore(create_state(initial(network), config, mesh, parameters))
+    outputs = network.apply(jax.device_get(state).variables, uneven["image"])
     expected = np.abs(np.asarray(outputs) - uneven["target"]).mean()
     assert lines_of(tmp_path, "validation")[-1]["loss"] == pytest.approx(expected, rel=1e-5)
 

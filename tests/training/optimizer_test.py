@@ -2,11 +2,11 @@
 
 import dataclasses
 
-import jax
 import numpy as np
 import optax
 import pytest
 
+from isl_jax.training.layout import Layout
 from isl_jax.training.optimizer import check_rates, learning_rate_schedule, make_optimizer
 from isl_jax.training.settings import TrainSettings
 
@@ -34,13 +34,18 @@ def test_cosine_decays_to_zero_at_the_last_step():
     assert found[100] == pytest.approx(0, abs=1e-9)
 
 
+def moved_once(params, settings):
+    """`params` after a step along gradients of ones."""
+    layout = Layout.of(params)
+    vector, optimizer = layout.join(params), make_optimizer(settings, layout)
+    updates, _ = optimizer.update(np.ones_like(vector), optimizer.init(vector), vector)
+    return layout.split(optax.apply_updates(vector, updates))
+
+
 def test_the_head_may_learn_faster_than_the_rest():
     params = {"unet": {"kernel": np.zeros(3)}, "head": {"conv1": {"bias": np.zeros(2)}}}
     settings = TrainSettings(4, num_steps=1, learning_rate=1e-3, head_rate=10.0)
-    optimizer = make_optimizer(settings)
-    gradients = jax.tree.map(np.ones_like, params)
-    updates, _ = optimizer.update(gradients, optimizer.init(params), params)
-    moved = optax.apply_updates(params, updates)
+    moved = moved_once(params, settings)
     np.testing.assert_allclose(moved["unet"]["kernel"], -1e-3, rtol=1e-4)
     np.testing.assert_allclose(moved["head"]["conv1"]["bias"], -1e-2, rtol=1e-4)
 
@@ -49,10 +54,7 @@ def test_rates_by_path_freeze_and_slow_down():
     params = {"unet": {"encoder": {"conv0": np.zeros(2), "conv1": np.zeros(2)}, "out": np.zeros(2)}}
     rates = "encoder/conv0=0; encoder/=0.1"
     settings = TrainSettings(4, num_steps=1, learning_rate=1e-3, rates=rates)
-    optimizer = make_optimizer(settings)
-    gradients = jax.tree.map(np.ones_like, params)
-    updates, _ = optimizer.update(gradients, optimizer.init(params), params)
-    moved = optax.apply_updates(params, updates)["unet"]
+    moved = moved_once(params, settings)["unet"]
     assert not np.any(moved["encoder"]["conv0"])
     np.testing.assert_allclose(moved["encoder"]["conv1"], -1e-4, rtol=1e-4)
     np.testing.assert_allclose(moved["out"], -1e-3, rtol=1e-4)
@@ -63,7 +65,8 @@ def test_rates_by_path_freeze_and_slow_down():
 
 def test_gradients_are_clipped_by_their_norm():
     settings = TrainSettings(4, num_steps=1, learning_rate=1.0, clip_norm=1.0)
-    optimizer, params = make_optimizer(settings), np.zeros(2, np.float32)
+    params = np.zeros(2, np.float32)
+    optimizer = make_optimizer(settings, Layout.of(params))
     state = optimizer.update(np.array([30.0, 40.0], np.float32), optimizer.init(params), params)[1]
     first_moment = optax.tree.get(state, "mu")
     np.testing.assert_allclose(first_moment, 0.1 * np.array([0.6, 0.8]), rtol=1e-5)

@@ -8,7 +8,6 @@ from isl_jax.models.heads import shifted_sigmoid
 from isl_jax.task import Kind, Task
 from isl_jax.training.devices import data_mesh, shard_batch
 from isl_jax.training.losses import loss_parameters
-from isl_jax.training.optimizer import make_optimizer
 from isl_jax.training.settings import TrainSettings
 from isl_jax.training.step import create_state, make_train_step
 
@@ -37,7 +36,7 @@ def test_the_same_numbers_on_any_number_of_devices(network, initial, num_devices
         mesh = data_mesh(jax.devices()[:count])
         config = TrainSettings(BATCH, 1e-2, num_steps=12, schedule="cosine")
         parameters = loss_parameters(STAIN)
-        state = create_state(initial, make_optimizer(config), mesh, parameters)
+        state = create_state(initial, config, mesh, parameters)
         step = make_train_step(network, Kind.STAIN, config)
         for index in range(5):
             state, metrics = step(state, shard_batch(batch_of(index), mesh))
@@ -63,10 +62,10 @@ def test_one_step_of_adam_against_its_definition(network, initial):
     config = TrainSettings(BATCH, num_steps=1, learning_rate=1e-2)
     mesh = data_mesh()
     parameters = loss_parameters(STAIN)
-    state = create_state(variables, make_optimizer(config), mesh, parameters)
+    state = create_state(variables, config, mesh, parameters)
     step = make_train_step(network, Kind.STAIN, config)
     state, metrics = step(state, shard_batch(batch, mesh))
-    np.testing.assert_allclose(state.params["Conv_1"]["bias"], expected, rtol=1e-4)
+    np.testing.assert_allclose(state.variables["params"]["Conv_1"]["bias"], expected, rtol=1e-4)
     assert metrics["loss"] == pytest.approx(loss(bias), rel=1e-5)
 
 
@@ -79,7 +78,7 @@ def test_both_activations_of_the_nucleus_study_share_one_compilation(network, in
     for task in (Task(Kind.SEMANTIC), Task(Kind.SEMANTIC, "shifted_sigmoid", slope=3.0)):
         step = make_train_step(network, task.kind, config)
         parameters = loss_parameters(task)
-        state = create_state(initial, make_optimizer(config), mesh, parameters)
+        state = create_state(initial, config, mesh, parameters)
         losses.append(float(step(state, shard_batch(batch, mesh))[1]["loss"]))
         outputs, _ = network.apply(initial, batch["image"], train=True, mutable=["batch_stats"])
         p = shifted_sigmoid(outputs, parameters.slope, parameters.centre)
