@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from isl_jax.training.layout import Layout
+from isl_jax.training.packing import Packing
 from isl_jax.training.settings import Rates, TrainSettings
 
 
@@ -27,8 +27,8 @@ def learning_rate_schedule(settings: TrainSettings) -> optax.Schedule:
     return optax.join_schedules([ramp, after], [warmup])
 
 
-def make_optimizer(settings: TrainSettings, layout: Layout) -> optax.GradientTransformation:
-    """Adam (eps 1e-8) of a vector of `layout` by the settings' schedule, with optional clipping.
+def make_optimizer(settings: TrainSettings, packing: Packing) -> optax.GradientTransformation:
+    """Adam (eps 1e-8) of a vector of `packing` by the settings' schedule, with optional clipping.
 
     Patterns of `rates` are searched for in the path of a parameter (`encoder/conv0/kernel`); the
     first that is found counts, a rate of 0 freezes. `head_rate` is that of the two convolutions
@@ -42,7 +42,7 @@ def make_optimizer(settings: TrainSettings, layout: Layout) -> optax.GradientTra
         parts.insert(0, optax.clip_by_global_norm(settings.clip_norm))
     rates = (*settings.rate_pairs, ("^head/", settings.head_rate))
     if any(rate != 1 for _, rate in rates):
-        parts.append(_scale_by_path(rates, layout))
+        parts.append(_scale_by_path(rates, packing))
     return optax.chain(*parts)
 
 
@@ -57,13 +57,13 @@ def check_rates(settings: TrainSettings, params: Any) -> None:
             )
 
 
-def _scale_by_path(rates: Rates, layout: Layout) -> optax.GradientTransformation:
+def _scale_by_path(rates: Rates, packing: Packing) -> optax.GradientTransformation:
     def rate_of(path: tuple) -> float:
         name = _path(path)
         return next((rate for pattern, rate in rates if re.search(pattern, name)), 1.0)
 
     def scale(updates: Any) -> jax.Array:
-        names = jax.tree.unflatten(layout.structure, layout.shapes)
+        names = jax.tree.unflatten(packing.structure, packing.shapes)
         paths = jax.tree.leaves_with_path(names, is_leaf=lambda node: isinstance(node, tuple))
         scaled, start = [], 0
         # Neighbours of one rate are one part: a few parts, however many arrays there are.

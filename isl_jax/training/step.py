@@ -16,9 +16,9 @@ from jax.sharding import Mesh
 from isl_jax.task import Kind
 from isl_jax.training.augmentation import NO_AUGMENTATION, Augmentation, augment
 from isl_jax.training.devices import replicate, replicated
-from isl_jax.training.layout import Layout
 from isl_jax.training.losses import LossParameters, task_loss
 from isl_jax.training.optimizer import make_optimizer
+from isl_jax.training.packing import Packing
 from isl_jax.training.settings import TrainSettings
 
 Metrics = dict[str, jax.Array]
@@ -29,7 +29,7 @@ Batch = Mapping[str, jax.Array]
 class TrainState:
     """All that one step changes, and what it needs beside the batch.
 
-    `params` and `batch_stats`, and the optimiser's moments, are vectors float32 that `layouts`
+    `params` and `batch_stats`, and the optimiser's moments, are vectors float32 that `packings`
     tell apart; `named` has their arrays by name. The parameters of the loss ride along because
     `alpha="auto"` measures one on the first batches: a resumed run must keep the value that the run
     began with. So does the seed of the augmentation. `finite` is false once a step had to be
@@ -43,12 +43,12 @@ class TrainState:
     loss_parameters: LossParameters
     seed: jax.Array
     finite: jax.Array
-    layouts: tuple[Layout, Layout] = flax.struct.field(pytree_node=False)
+    packings: tuple[Packing, Packing] = flax.struct.field(pytree_node=False)
 
     @property
     def variables(self) -> dict[str, Any]:
         """Flax variables of the network."""
-        params, batch_stats = self.layouts
+        params, batch_stats = self.packings
         return {
             "params": params.split(self.params),
             "batch_stats": batch_stats.split(self.batch_stats),
@@ -57,12 +57,12 @@ class TrainState:
     def named(self) -> "TrainState":
         """With a tree of arrays for every vector, as files name them."""
         return dataclasses.replace(
-            self, **self.variables, opt_state=self.layouts[0].split_within(self.opt_state)
+            self, **self.variables, opt_state=self.packings[0].split_within(self.opt_state)
         )
 
     def joined(self) -> "TrainState":
         """The inverse of `named`."""
-        params, batch_stats = self.layouts
+        params, batch_stats = self.packings
         return dataclasses.replace(
             self,
             params=params.join(self.params),
@@ -80,11 +80,11 @@ def create_state(
     seed: int = 0,
 ) -> TrainState:
     """Replicate host `variables` over the mesh and start the optimiser there."""
-    layouts = Layout.of(variables["params"]), Layout.of(variables["batch_stats"])
+    packings = Packing.of(variables["params"]), Packing.of(variables["batch_stats"])
     params, batch_stats = replicate(
-        (layouts[0].join(variables["params"]), layouts[1].join(variables["batch_stats"])), mesh
+        (packings[0].join(variables["params"]), packings[1].join(variables["batch_stats"])), mesh
     )
-    start = jax.jit(make_optimizer(settings, layouts[0]).init, out_shardings=replicated(mesh))
+    start = jax.jit(make_optimizer(settings, packings[0]).init, out_shardings=replicated(mesh))
     return TrainState(
         step=replicate(np.zeros((), np.int32), mesh),
         params=params,
@@ -93,7 +93,7 @@ def create_state(
         loss_parameters=replicate(jax.tree.map(np.float32, loss_parameters), mesh),
         seed=replicate(np.asarray(seed % 2**32, np.uint32), mesh),
         finite=replicate(np.asarray(True), mesh),
-        layouts=layouts,
+        packings=packings,
     )
 
 
@@ -124,7 +124,7 @@ def make_train_step(
             key = jax.random.fold_in(jax.random.key(state.seed), state.step)
             batch = augment(key, batch, augmentation)
 
-        layout, layout_of_statistics = state.layouts
+        packing, packing_of_statistics = state.packings
         variables = state.variables
 
         def loss_of(params: Any) -> tuple[jax.Array, tuple[Metrics, Any]]:
@@ -144,15 +144,15 @@ def make_train_step(
             return loss, (metrics, updates["batch_stats"])
 
         tree, (metrics, batch_stats) = jax.grad(loss_of, has_aux=True)(variables["params"])
-        grads = layout.join(tree)
-        optimizer = make_optimizer(settings, layout)
+        grads = packing.join(tree)
+        optimizer = make_optimizer(settings, packing)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         metrics["grad_norm"] = optax.tree.norm(grads)
         updated = dataclasses.replace(
             state,
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
-            batch_stats=layout_of_statistics.join(batch_stats),
+            batch_stats=packing_of_statistics.join(batch_stats),
             opt_state=opt_state,
         )
         if guarded:

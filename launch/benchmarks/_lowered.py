@@ -20,9 +20,9 @@ from isl_jax.models.heads import build_network
 from isl_jax.models.variables import init_variables
 from isl_jax.task import Kind, Task
 from isl_jax.training.devices import batch_sharding, data_mesh, replicated
-from isl_jax.training.layout import Layout
 from isl_jax.training.losses import loss_parameters
 from isl_jax.training.optimizer import make_optimizer
+from isl_jax.training.packing import Packing
 from isl_jax.training.settings import TrainSettings
 from isl_jax.training.step import TrainState, make_train_step
 
@@ -46,17 +46,17 @@ def main(request: dict[str, Any]) -> None:
     variables = init_variables(network, in_channels=3, seed=0)
     settings = TrainSettings(request["batch"], 1e-3, num_steps=100)
     parameters = loss_parameters(Task(Kind.STAIN))
-    layouts = Layout.of(variables["params"]), Layout.of(variables["batch_stats"])
-    params = layouts[0].join(variables["params"])
+    packings = Packing.of(variables["params"]), Packing.of(variables["batch_stats"])
+    params = packings[0].join(variables["params"])
     state = TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        batch_stats=layouts[1].join(variables["batch_stats"]),
-        opt_state=jax.eval_shape(make_optimizer(settings, layouts[0]).init, params),
+        batch_stats=packings[1].join(variables["batch_stats"]),
+        opt_state=jax.eval_shape(make_optimizer(settings, packings[0]).init, params),
         loss_parameters=jax.tree.map(np.float32, parameters),
         seed=jnp.uint32(0),
         finite=jnp.asarray(True),
-        layouts=layouts,
+        packings=packings,
     )
     state = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)), state

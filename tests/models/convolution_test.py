@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from isl_jax.models import convolution
 from isl_jax.models.convolution import Conv, UpsampledConv
 from isl_jax.models.heads import build_network
 
@@ -82,3 +83,22 @@ def test_maps_are_not_rounded_to_bfloat16(tiny_variables, head):
     positive = maps[maps > 0]  # the reference's head ends in a ReLU
     is_rounded = positive == positive.astype(jnp.bfloat16).astype(jnp.float32)
     assert np.mean(is_rounded) < 0.05
+
+
+def test_one_convolution_computes_what_four_do():
+    """What runs off the CPU, in float64, with its gradients."""
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        x, kernels, wanted = (
+            jnp.asarray(rng.standard_normal(shape))
+            for shape in ((2, 5, 7, 3), (4, 2, 2, 3, 6), (4, 2, 5, 7, 6))
+        )
+
+        def loss(function, x, kernels):
+            return jnp.sum(wanted * jnp.stack(function(x, list(kernels))))
+
+        one, four = (
+            jax.value_and_grad(loss, (1, 2))(function, x, kernels)
+            for function in (convolution._one_convolution, convolution._four_convolutions)
+        )
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11), one, four)

@@ -6,8 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from isl_jax.training.layout import Layout
 from isl_jax.training.optimizer import check_rates, learning_rate_schedule, make_optimizer
+from isl_jax.training.packing import Packing
 from isl_jax.training.settings import TrainSettings
 
 
@@ -36,10 +36,10 @@ def test_cosine_decays_to_zero_at_the_last_step():
 
 def moved_once(params, settings):
     """`params` after a step along gradients of ones."""
-    layout = Layout.of(params)
-    vector, optimizer = layout.join(params), make_optimizer(settings, layout)
+    packing = Packing.of(params)
+    vector, optimizer = packing.join(params), make_optimizer(settings, packing)
     updates, _ = optimizer.update(np.ones_like(vector), optimizer.init(vector), vector)
-    return layout.split(optax.apply_updates(vector, updates))
+    return packing.split(optax.apply_updates(vector, updates))
 
 
 def test_the_head_may_learn_faster_than_the_rest():
@@ -66,7 +66,7 @@ def test_rates_by_path_freeze_and_slow_down():
 def test_gradients_are_clipped_by_their_norm():
     settings = TrainSettings(4, num_steps=1, learning_rate=1.0, clip_norm=1.0)
     params = np.zeros(2, np.float32)
-    optimizer = make_optimizer(settings, Layout.of(params))
+    optimizer = make_optimizer(settings, Packing.of(params))
     state = optimizer.update(np.array([30.0, 40.0], np.float32), optimizer.init(params), params)[1]
     first_moment = optax.tree.get(state, "mu")
     np.testing.assert_allclose(first_moment, 0.1 * np.array([0.6, 0.8]), rtol=1e-5)

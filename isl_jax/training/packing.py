@@ -10,7 +10,7 @@ import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
+class Packing:
     """Structure and shapes of a tree of arrays that lie one after the other in a vector `[N]`.
 
     A device is told to update a vector in a few kernels; a tree costs it several for each array,
@@ -21,8 +21,8 @@ class Layout:
     shapes: tuple[tuple[int, ...], ...]
 
     @classmethod
-    def of(cls, tree: Any) -> "Layout":
-        """The layout of `tree`, whose arrays may be described by their shapes alone."""
+    def of(cls, tree: Any) -> "Packing":
+        """The packing of `tree`, whose arrays may be described by their shapes alone."""
         leaves, structure = jax.tree.flatten(tree)
         return cls(structure, tuple(tuple(np.shape(leaf)) for leaf in leaves))
 
@@ -33,8 +33,8 @@ class Layout:
 
     def join(self, tree: Any) -> Any:
         """The vector `[N]` of a tree: a numpy one of numpy arrays. ValueError for another tree."""
-        if Layout.of(tree) != self:
-            raise ValueError("the arrays are not those of this layout")
+        if Packing.of(tree) != self:
+            raise ValueError("the arrays are not those of this packing")
         leaves = jax.tree.leaves(tree)
         on_host = all(isinstance(leaf, np.ndarray) for leaf in leaves)
         parts = [leaf.reshape(-1) for leaf in leaves]
@@ -50,10 +50,10 @@ class Layout:
         return jax.tree.unflatten(self.structure, leaves)
 
     def join_within(self, tree: Any) -> Any:
-        """`tree`, say an optimiser's state, with a vector for every tree of this layout in it."""
+        """`tree`, say an optimiser's state, with a vector for every tree of this packing in it."""
 
         def is_whole(part: Any) -> bool:
-            return Layout.of(part) == self
+            return Packing.of(part) == self
 
         return jax.tree.map(lambda t: self.join(t) if is_whole(t) else t, tree, is_leaf=is_whole)
 
