@@ -80,7 +80,11 @@ OLDEST_TESTS := tests/files_test.py tests/locks_test.py tests/metrics_test.py te
 	tests/task_test.py tests/compiled_test.py tests/data tests/instances tests/outputs tests/configs \
 	tests/ingest tests/simulate tests/models/weights_test.py tests/training/writers_test.py \
 	tests/training/progress_test.py tests/report/statistics_test.py tests/report/figures_test.py \
-	tests/report/page_test.py tests/launch/configuration_test.py tests/launch/fetch_test.py
+	tests/report/page_test.py tests/launch/configuration_test.py tests/launch/fetch_test.py \
+	tests/inference/labelling_test.py tests/inference/tiling_test.py tests/inference/sources_test.py \
+	tests/models/unet_test.py tests/models/port_test.py tests/training/losses_test.py \
+	tests/training/step_test.py tests/training/checkpoint_test.py tests/study/settings_test.py \
+	tests/export/pretrained_test.py
 # Held against the watershed of scikit-image, which breaks some ties otherwise in 0.24 (ours is compiled
 # and our own), and against the bootstrap of scipy, which takes no rng before 1.15.
 OLDEST_LEFT := -k 'not (those_of_the_definition or double_threshold_of_the_papers_code or agrees_with_scipy)'
