@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo
 
-.PHONY: env env-dev demo benchmark test fuzz kill lint format bench clean
+.PHONY: env env-dev demo benchmark test fuzz kill lint format bench bench-gpu clean
 
 env: $(VENV)/test.stamp
 
@@ -54,6 +54,10 @@ format: env-dev
 
 bench: env
 	$(BIN)/python launch/bench.py --suite=train
+
+# The accelerator of this machine in nine minutes, without a network; PyTorch beside it where it is there.
+bench-gpu: env
+	$(BIN)/python launch/bench.py --suite=gpu --peer --json=runs/bench-gpu.json
 
 clean:
 	rm -rf $(VENV) .cache build *.egg-info runs

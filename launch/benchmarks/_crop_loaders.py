@@ -171,7 +171,7 @@ def write_store(root: Path) -> None:
         folder = root / FIELDS_DIR / _name(number)
         folder.mkdir(parents=True)
         stain = rng.integers(0, 3000, (SIZE, SIZE), np.uint16)
-        rows, columns = rng.integers(0, SIZE - 60, (2, 200))
+        rows, columns = rng.integers(0, SIZE - 60, (2, -(-200 * SIZE**2 // 2160**2)))
         for row, column in zip(rows, columns, strict=True):
             stain[row : row + 60, column : column + 60] = 30000
         np.save(folder / INPUTS, rng.integers(0, 60000, (SIZE, SIZE, 3), np.uint16))

@@ -107,20 +107,24 @@ def main(request: Request) -> dict[str, Any]:
         told, text, memory = _compile(request, Path(folder))
     program, target = Program(text), TARGETS[request.target]
     figures = dataclasses.asdict(request) | told | program.facts() | {"memory_gigabytes": memory}
-    seconds = [size / target.bytes_per_second for _, size in program.kernels()]
+    figures |= bounds(program, target, request.dtype)
     share = request.batch / request.devices
-    bounded = sum(max(one, _LAUNCH_SECONDS) for one in seconds)
     figures |= {
         "megabytes_a_crop": figures["gigabytes"] * 1e3 / share,
-        "memory_bound_ms": 1e3 * sum(seconds),
-        "launch_bound_ms": 1e3 * bounded,
-        "crops_per_second_at_most": request.batch / bounded,
+        "crops_per_second_at_most": 1e3 * request.batch / figures["launch_bound_ms"],
     }
-    figures["arithmetic_bound_ms"] = (
-        1e12 * figures["gigaflop"] / target.flops_per_second[request.dtype]
-    )
     print(_table(figures))
     return figures
+
+
+def bounds(program: Program, target: Target, dtype: str) -> dict[str, float]:
+    """Milliseconds that a program takes at least: by memory, with launches, by arithmetic."""
+    seconds = [size / target.bytes_per_second for _, size in program.kernels()]
+    return {
+        "memory_bound_ms": 1e3 * sum(seconds),
+        "launch_bound_ms": 1e3 * sum(max(one, _LAUNCH_SECONDS) for one in seconds),
+        "arithmetic_bound_ms": 1e3 * program.flops() / target.flops_per_second[dtype],
+    }
 
 
 def _compile(request: Request, folder: Path) -> tuple[dict[str, Any], str, float | None]:

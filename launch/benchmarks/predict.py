@@ -36,9 +36,9 @@ _SIZE = 2160
 _FIELDS = 3
 
 
-def main(*, peer: bool) -> dict:
+def main(*, peer: bool, encoder: str = "densenet121") -> dict:
     """Print seconds a field of each stage and in all; returns the figures."""
-    model, what = _model()
+    model, what = _model(encoder)
     figures: dict[str, Any] = {"fields": _FIELDS, "size": _SIZE, "model": what}
     print(f"{_FIELDS} fields of {_SIZE}², {model.info.network.encoder}, {what}; s a field")
     with tempfile.TemporaryDirectory() as name:
@@ -67,7 +67,7 @@ def _line(name: str, parts: dict[str, float]) -> str:
     return f"{name:<28}{sum(parts.values()):.2f}   ({inside})"
 
 
-def _model() -> tuple[Model, str]:
+def _model(encoder: str) -> tuple[Model, str]:
     path = os.environ.get("ISL_JAX_MODEL")
     if path:
         model = load_model(path)
@@ -77,12 +77,12 @@ def _model() -> tuple[Model, str]:
     info = ModelInfo(
         "cell",
         "segment",
-        NetworkInfo("densenet121", "none", 2, 3),
+        NetworkInfo(encoder, "none", 2, 3),
         Task(Kind.INSTANCES),
         ("a", "b", "c"),
         postprocessing=PostProcessing(h=30.0),
     )
-    network = build_network(out_channels=2)
+    network = build_network(out_channels=2, encoder=encoder)
     return Model(info, init_variables(network, in_channels=3, seed=0)), "random weights"
 
 
