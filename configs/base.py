@@ -97,6 +97,12 @@ def _data() -> dict[str, Any]:
     return {
         # Folder written by `isl-prepare`.
         "root": config_dict.placeholder(str),
+        # Which fields are annotated: random, drawn by the seed (paper), or suggested, the order of
+        # isl-annotate, whatever the seed.
+        "choose": "random",
+        # suggested: a pretext run by whose encoder fields are compared; none: by statistics of the
+        # images. isl-sweep takes its own pretext run for all arms.
+        "choose_with": config_dict.placeholder(str),
         # Side of the square crops in pixels. Paper: 512.
         "crop_size": 512,
         # Crops drawn from each image. Paper: 5.

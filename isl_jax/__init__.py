@@ -18,6 +18,7 @@ The core, all that a reader of the paper needs; each room knows those above it:
 Satellites, which the core does not import:
 
     ingest      what microscopes and other programs wrote, to fields
+    annotate    which fields to annotate, and drafts of their labels
     simulate    cells whose truth is known, seen through optics
     outputs     labels and maps, to files that viewers and tables open
     export      a model, to other programs

@@ -3,8 +3,8 @@
     isl-bench --suite=train --peer --json=train.json
     isl-bench --suite=compile --target=h100 --devices=4 --batch=40
 
-Suites: ceiling, compile, gpu, instances, loader, matching, predict, train. Every suite prints a
-table. Peers are measured in the same run, alternating with ours; they are not dependencies
+Suites: ceiling, compile, drafts, gpu, instances, loader, matching, predict, train. Every suite
+prints a table. Peers are measured in the same run, alternating with ours; they are not dependencies
 (`pip install isl-jax[bench]`). How well other programs segment, tells
 `python -m isl_jax.launch.benchmarks.peers --help`.
 """

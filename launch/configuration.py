@@ -93,7 +93,8 @@ def to_experiment(config: Mapping[str, Any]) -> Experiment:
     if model["compute_dtype"] == "auto":
         model["compute_dtype"] = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     # Whole paths: what a workdir remembers must hold in any folder.
-    for section, name in ((data, "root"), (init, "checkpoint"), (init, "weights")):
+    paths = ((data, "root"), (data, "choose_with"), (init, "checkpoint"), (init, "weights"))
+    for section, name in paths:
         if section[name]:
             section[name] = whole_path(section[name])
     return Experiment.from_mapping(dict(config) | {"data": data, "model": model, "init": init})

@@ -7,6 +7,8 @@ Any folder of <field>_<channel>.tif or .png, the phase image standing in for thr
     --labels=cell_masks --out=DATA
 Stacks: planes 1 and 2, every second one, a projection (max, mean, focus):
   --inputs='brightfield[1,2]'   --inputs='dic[::2]'   --stain=dapi:max
+A folder of isl-annotate with the masks drawn: its data set again, with the new labels:
+  isl-prepare --source=TODO --out=DATA2
 Look first, write nothing:
   isl-prepare --source=RAW --layout=folder --inputs=phase --dry_run
 Some cells drawn, what is farther than 40 pixels from them unknown: --partial=40
@@ -20,6 +22,7 @@ from typing import Any
 
 from absl import flags
 
+from isl_jax.annotate.returned import is_annotation_folder
 from isl_jax.data import splits
 from isl_jax.data.normalisation import NORMALISATIONS
 from isl_jax.data.partial import Partial
@@ -27,14 +30,14 @@ from isl_jax.data.preparation import prepare
 from isl_jax.data.stain import STAIN_RULES
 from isl_jax.data.store import open_dataset
 from isl_jax.ingest.checked import CheckedField, check_fields, recipe_of
-from isl_jax.ingest.discovery import channels_there, match_files
-from isl_jax.ingest.fields import RawField
+from isl_jax.ingest.discovery import check_labels_found, match_files
 from isl_jax.ingest.images import AskForError
-from isl_jax.ingest.layouts import Layout, Role, label_channels, parse_roles
+from isl_jax.ingest.layouts import Layout, Role, parse_roles
 from isl_jax.ingest.overview import look
 from isl_jax.ingest.presets import PRESETS, load_layout
 from isl_jax.ingest.survey import Survey
 from isl_jax.launch.command import command
+from isl_jax.launch.returning import take_back
 from isl_jax.launch.waiting import Waiting
 from isl_jax.locks import locked
 from isl_jax.task import STUDIES
@@ -78,6 +81,7 @@ _VAL_GROUPS = flags.DEFINE_list("val_groups", None, "Groups to validate on (with
 _SPLIT_FILES = flags.DEFINE_string("split_files", None, "Folder with train.txt, val.txt, test.txt.")
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the split.")
 _WORKERS = flags.DEFINE_integer("workers", 1, "Processes that convert fields.", lower_bound=1)
+_ROOT = flags.DEFINE_string("root", None, "Of a folder of isl-annotate: where its data set is now.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the folder --out if it exists.")
 
 # Layouts of the paper's data sets, which are prepared as the paper says.
@@ -97,10 +101,13 @@ def main() -> int | None:
 def _main() -> int | None:
     if _SOURCE.value is None:
         raise ValueError("no --source: give the folder with the raw files")
+    if is_annotation_folder(Path(_SOURCE.value)):
+        mine = flags.FLAGS.get_key_flags_for_module(__name__)
+        return take_back({flag.name: flag.value for flag in mine if flag.present})
     layout = _layout()
     source = Path(_SOURCE.value)
     fields, unmatched = match_files(source, layout, exclude=_EXCLUDE.value)
-    _check_labels_found(source, fields, unmatched)
+    check_labels_found(source, _LABELS.value or "", fields, unmatched)
     partial = _partial()
     split_of, split_record = _split({field.name: field.group for field in fields})
     if _DRY_RUN.value:
@@ -197,26 +204,6 @@ def _worded(error: Exception) -> str:
     """An error with the option of this command that asks for what is there."""
     is_option = isinstance(error, AskForError)
     return error.by(f"--{error.role}={error.value}") if is_option else str(error)
-
-
-def _check_labels_found(source: Path, fields: Sequence[RawField], unmatched) -> None:
-    """ValueError if labels were asked for and no field has any."""
-    wanted = [set(label_channels(text)) for text in (_LABELS.value or "").split(",") if text]
-    if not wanted or any(names <= field.files.keys() for names in wanted for field in fields):
-        return
-    if any(field.fault for field in fields):  # what these hold is not known, they are named
-        return
-    there, rois = channels_there(source, fields, unmatched)
-    raise ValueError(
-        f"{source}: --labels={_LABELS.value} is found in no field; the channels there are "
-        f"{', '.join(there) or 'none'}"
-        + (
-            f". ROI sets ({', '.join(rois[:3])}) are not read: make a label image of each, in "
-            'ImageJ with the LOCI or MorphoLibJ plugins\' "ROIs to label image"'
-            if rois
-            else ""
-        )
-    )
 
 
 def _print_summary(

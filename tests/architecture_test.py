@@ -36,7 +36,7 @@ STRANGERS = {("training", "instances")}
 # may know beside files, task and metrics.
 SATELLITES = {
     "ingest": {"data"},
-    "annotate": {"data", "models", "instances", "training", "inference"},
+    "annotate": {"data", "instances", "study"},
     "simulate": {"data", "instances"},
     "outputs": {"data", "instances", "inference"},
     "export": {"data", "models", "inference"},
@@ -54,6 +54,7 @@ HOMES: dict[str, set[str]] = {
     "matplotlib": {"isl_jax/report/", "isl_jax/outputs/"},
     "jinja2": {"isl_jax/report/page.py"},
     "numba": {"isl_jax/compiled.py"},
+    "cellpose": {"isl_jax/annotate/drafting.py", "launch/benchmarks/"},
     "submitit": {"launch/submission.py"},
     "safetensors": {
         "isl_jax/models/",

@@ -16,6 +16,7 @@ _FIELD_KEYS = {
     "has_labels": bool, "input_mean": [float], "input_std": [float],
     "input_spread?": ([float], None), "stain_background?": (float, None),
     "stain_signal?": (float, None), "has_ignored?": bool,
+    "has_drafts?": bool,
 }  # fmt: skip
 _KEYS = {
     "study": str, "channels": [str], "stain": (str, None), "pixel_size": (float, None),

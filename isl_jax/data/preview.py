@@ -27,25 +27,30 @@ def write_preview(dataset: Dataset, path: Path) -> None:
     for split in SPLITS:
         fields = dataset.select(split, labels=True) or dataset.select(split)
         if fields:
-            rows.append(_row(dataset, fields[0]))
+            rows.append(panels(dataset, fields[0]))
     width = max(row.shape[1] for row in rows)
     rows = [np.pad(row, ((0, _GAP), (0, width - row.shape[1]), (0, 0))) for row in rows]
     path.write_bytes(jpeg_encode(np.ascontiguousarray(np.vstack(rows)[:-_GAP]), level=80))
 
 
-def _row(dataset: Dataset, field: Field) -> np.ndarray:
-    """uint8 RGB [h, 3 w + gaps, 3]."""
+def panels(dataset: Dataset, field: Field, labels: np.ndarray | None = None) -> np.ndarray:
+    """A field side by side: input, stain, and the input outlined by `labels` [H, W].
+
+    Without them, by its own. uint8 RGB [h, 3 w + gaps, 3].
+    """
     factor = -(-field.width // _WIDTH)
     image = _grey(dataset.inputs(field.name)[..., 0], factor)
     black = np.zeros_like(image)
     stain = _grey(dataset.stain_image(field.name), factor) if field.has_stain else black
+    if labels is None and field.has_labels:
+        labels = dataset.labels(field.name)
     outlined = black
-    if field.has_labels:
+    if labels is not None:
         # Subsampled, not averaged: ids are no numbers.
         height, width = image.shape[:2]
-        labels = np.asarray(dataset.labels(field.name)[::factor, ::factor])[:height, :width]
+        small = np.asarray(labels[::factor, ::factor])[:height, :width]
         outlined = image.copy()
-        outlined[find_boundaries(labels, mode="inner")] = _OUTLINE
+        outlined[find_boundaries(small, mode="inner")] = _OUTLINE
     gap = np.zeros((image.shape[0], _GAP, 3), np.uint8)
     return np.hstack([image, gap, stain, gap, outlined])
 

@@ -1,5 +1,6 @@
 """Stains to training targets and back: by two numbers of the data set, or by each field's own."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import ceil, inf, sqrt
@@ -8,6 +9,11 @@ from typing import Literal
 import numpy as np
 
 StainRule = Literal["field", "percentile", "dtype"]
+
+# What a stain shows: the nucleus of each cell, or all of the cell.
+Shows = Literal["nuclei", "cells"]
+SHOWS: tuple[Shows, ...] = ("nuclei", "cells")
+_NUCLEAR = re.compile(r"nucle|dapi|hoechst|draq|sytox|h2b|histone", re.IGNORECASE)
 
 STAIN_RULES: tuple[StainRule, ...] = ("field", "percentile", "dtype")
 # "At least one nucleus": this fraction of a crop (262 pixels of 512²) shows stain above background.
@@ -127,6 +133,11 @@ class StainScale:
 
 # Of a data set, and of a model trained on it: relative to the image at hand.
 RELATIVE = StainScale(0.0, 1.0, "field")
+
+
+def shown_by(stain: str, study: str) -> Shows:
+    """What a stain of this name shows in a study of `nucleus` or `cell`, as far as names tell."""
+    return "nuclei" if study == "nucleus" or _NUCLEAR.search(stain) else "cells"
 
 
 def stain_threshold(stain: np.ndarray) -> float:

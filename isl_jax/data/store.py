@@ -20,6 +20,8 @@ from isl_jax.tabular import read_npy
 
 FIELDS_DIR = "fields"
 INPUTS, STAIN, LABELS = "inputs.npy", "stain.npy", "labels.npy"
+# Labels that no person has seen, made from the stain.
+DRAFTS = "drafts.npy"
 BACKGROUND = "background.npy"
 # Pixels of the labels that nobody has annotated (`data.partial`).
 IGNORED = "ignored.npy"
@@ -50,6 +52,7 @@ class Field:
     stain_background: float | None = None
     stain_signal: float | None = None
     has_ignored: bool = False
+    has_drafts: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ class Dataset:
         return self._by_name[name]
 
     def path(self, name: str, array: str) -> Path:
-        """Where an array of a field lies: INPUTS, STAIN, LABELS or BACKGROUND."""
+        """Where an array of a field lies: INPUTS, STAIN, LABELS, DRAFTS or BACKGROUND."""
         return self.root / FIELDS_DIR / self.field(name).name / array
 
     def inputs(self, name: str) -> np.ndarray:
@@ -103,10 +106,17 @@ class Dataset:
 
     def labels(self, name: str) -> np.ndarray:
         """Instance labels, memory-mapped [H, W] int32, 0 background; ValueError without labels."""
-        if not self.field(name).has_labels:
-            raise ValueError(f"{self.root}: field {name!r} has no label image")
+        return self._label_image(name, LABELS, "label", self.field(name).has_labels)
+
+    def drafts(self, name: str) -> np.ndarray:
+        """Labels made from the stain (`isl-annotate --drafts`), as `labels`."""
+        return self._label_image(name, DRAFTS, "draft", self.field(name).has_drafts)
+
+    def _label_image(self, name: str, array: str, what: str, is_there: bool) -> np.ndarray:
+        if not is_there:
+            raise ValueError(f"{self.root}: field {name!r} has no {what} image")
         item = self.field(name)
-        return self._open(self.path(name, LABELS), shape=(item.height, item.width), dtype="int32")
+        return self._open(self.path(name, array), shape=(item.height, item.width), dtype="int32")
 
     def ignored(self, name: str) -> np.ndarray | None:
         """Where the labels say nothing, bool [H, W]; None if all of the field is annotated."""
@@ -226,24 +236,3 @@ def _field(entry: dict[str, Any]) -> Field:
         if values.get(key) is not None:
             values[key] = tuple(values[key])
     return Field(**values)
-
-
-def annotated_subset(dataset: Dataset, n: int, seed: int) -> tuple[Field, ...]:
-    """The first n of the labelled training fields in an order drawn by `seed`.
-
-    Nested in n for one seed (1 ⊂ 10 ⊂ …); val and test never enter. Raises ValueError if there are
-    fewer than n.
-    """
-    candidates = dataset.select("train", labels=True)
-    if not candidates:
-        raise ValueError(
-            f"{dataset.root}: no training field has labels to learn from; prepare the data set "
-            "with isl-prepare --labels=…"
-        )
-    if not 1 <= n <= len(candidates):
-        raise ValueError(
-            f"{dataset.root}: {n} annotated training fields were asked for, there are "
-            f"{len(candidates)}; choose N between 1 and {len(candidates)}"
-        )
-    order = np.random.default_rng(seed).permutation(len(candidates))
-    return tuple(candidates[k] for k in order[:n])

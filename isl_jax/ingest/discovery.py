@@ -9,12 +9,12 @@ from pathlib import Path
 from isl_jax.ingest import readers
 from isl_jax.ingest.fields import Part, RawField, leave_out
 from isl_jax.ingest.images import COLOURS, AskForError, not_grey
-from isl_jax.ingest.layouts import OPERA_INDEX, Layout
+from isl_jax.ingest.layouts import OPERA_INDEX, Layout, label_channels
 from isl_jax.ingest.listing import image_stem, is_left_over, list_images
 from isl_jax.ingest.ome_zarr import is_zarr, list_zarr_labels
 from isl_jax.ingest.opera import Found, match_opera
 
-__all__ = ["Part", "RawField", "channels_there", "match_files"]
+__all__ = ["Part", "RawField", "channels_there", "check_labels_found", "match_files"]
 
 # What an error shows of many.
 _SHOWN = 8
@@ -180,3 +180,25 @@ def _compiled(expression: str, what: str) -> re.Pattern:
         return re.compile(expression)
     except re.error as error:
         raise ValueError(f"{what}={expression!r} is not a regular expression: {error}") from None
+
+
+def check_labels_found(
+    source: Path, labels: str, fields: Sequence[RawField], unmatched: Sequence[Path]
+) -> None:
+    """ValueError if `labels`, written with commas between, were asked for and no field has any."""
+    wanted = [set(label_channels(text)) for text in labels.split(",") if text]
+    if not wanted or any(names <= field.files.keys() for names in wanted for field in fields):
+        return
+    if any(field.fault for field in fields):  # what these hold is not known, they are named
+        return
+    there, rois = channels_there(source, fields, unmatched)
+    raise ValueError(
+        f"{source}: --labels={labels} is found in no field; the channels there are "
+        f"{', '.join(there) or 'none'}"
+        + (
+            f". ROI sets ({', '.join(rois[:3])}) are not read: make a label image of each, in "
+            'ImageJ with the LOCI or MorphoLibJ plugins\' "ROIs to label image"'
+            if rois
+            else ""
+        )
+    )

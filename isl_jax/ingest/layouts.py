@@ -140,6 +140,7 @@ class Layout:
             "labels": list(self.labels),
             "group": self.group,
             "ignore": self.ignore,
+            "renames": [list(pair) for pair in self.renames],
         }
 
     def regex(self) -> re.Pattern:

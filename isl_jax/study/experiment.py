@@ -18,13 +18,14 @@ from isl_jax.data.batches import (
     training_order,
 )
 from isl_jax.data.crops import FreshCrops, fixed_crops
-from isl_jax.data.store import Dataset, Field, annotated_subset, open_dataset
+from isl_jax.data.store import Dataset, Field, open_dataset
 from isl_jax.files import read_json
 from isl_jax.inference.info import ModelInfo, NetworkInfo
 from isl_jax.inference.model import Model, save_model, set_postprocessing
 from isl_jax.models import imagenet
 from isl_jax.models.heads import build_network
 from isl_jax.models.variables import init_variables, transfer
+from isl_jax.study.annotated import SUGGESTION, annotated_fields, write_suggestion
 from isl_jax.study.postprocessing import calibrated
 from isl_jax.study.settings import Experiment
 from isl_jax.study.travel import pretext_variables
@@ -35,14 +36,22 @@ from isl_jax.training.devices import fits_on_device, loading_threads
 from isl_jax.training.loop import TrainingData, check_training, train
 
 
-def run_experiment(experiment: Experiment, workdir: Path, *, alpha: float | None = None) -> None:
+def run_experiment(
+    experiment: Experiment,
+    workdir: Path,
+    *,
+    alpha: float | None = None,
+    suggestion: Path | None = None,
+) -> None:
     """Train, keep the best model in `workdir/model/`, calibrate how its maps are read.
 
     Started again on the same workdir, it resumes from the last checkpoint. All that can be checked
     is checked before anything is written. `alpha` is what `loss.alpha=auto` stands for, where it is
-    known already. Raises ValueError or FileNotFoundError for bad input.
+    known already, `suggestion` the record of the suggested order that several runs share. Raises
+    ValueError or FileNotFoundError for bad input.
     """
-    dataset, fields, source = _training_crops(experiment)
+    suggestion = suggestion or workdir / SUGGESTION
+    dataset, fields, order, source = _training_crops(experiment, suggestion)
     held_out = _crop_source(experiment, dataset, _validation_fields(experiment, dataset))
     settings = experiment.train.with_length(len(source.crops))
     network = _network(experiment)
@@ -51,6 +60,8 @@ def run_experiment(experiment: Experiment, workdir: Path, *, alpha: float | None
     )
     check_training(settings, variables)
     prepare_workdir(experiment.to_json(), workdir)
+    if jax.process_index() == 0:
+        write_suggestion(order, suggestion, workdir / SUGGESTION)
 
     run = experiment.run_settings
     if alpha is not None and run.loss.alpha == "auto":
@@ -94,9 +105,12 @@ def unfinished_model(workdir: Path) -> tuple[int, Model, Dataset]:
     return step, Model(_model_info(experiment, dataset), variables), dataset
 
 
-def initial_alpha(experiment: Experiment) -> float:
-    """What `loss.alpha=auto` of this run would begin with, measured on its first batches."""
-    dataset, _, source = _training_crops(experiment)
+def initial_alpha(experiment: Experiment, suggestion: Path) -> float:
+    """What `loss.alpha=auto` of this run would begin with, measured on its first batches.
+
+    `suggestion`: as of `run_experiment`.
+    """
+    dataset, _, _, source = _training_crops(experiment, suggestion)
     network = _network(experiment)
     variables = _first_variables(experiment, network, dataset, resumes=False)
     settings = experiment.train.with_length(len(source.crops))
@@ -111,20 +125,26 @@ def initial_alpha(experiment: Experiment) -> float:
     )
 
 
-def _training_crops(experiment: Experiment) -> tuple[Dataset, tuple[Field, ...], CropSource]:
+def _training_crops(
+    experiment: Experiment, suggestion: Path
+) -> tuple[Dataset, tuple[Field, ...], dict[str, Any] | None, CropSource]:
+    """Data set, training fields, what to record of their order, and their crops."""
     dataset = open_dataset(Path(experiment.data.root))
-    fields = _training_fields(experiment, dataset)
+    fields, order = _training_fields(experiment, dataset, suggestion)
     source = _crop_source(experiment, dataset, fields, fresh=experiment.data.fresh_crops)
-    return dataset, fields, source
+    return dataset, fields, order, source
 
 
-def _training_fields(experiment: Experiment, dataset: Dataset) -> tuple[Field, ...]:
+def _training_fields(
+    experiment: Experiment, dataset: Dataset, suggestion: Path
+) -> tuple[tuple[Field, ...], dict[str, Any] | None]:
     if not experiment.is_pretext:
-        return annotated_subset(dataset, experiment.num_annotated, experiment.seed)
+        n, seed = experiment.num_annotated, experiment.seed
+        return annotated_fields(experiment.data, dataset, n, seed, suggestion)
     fields = dataset.select("train", stain=True)
     if not fields:
         raise ValueError(f"{dataset.root}: no training field has a stain to learn to predict")
-    return fields
+    return fields, None
 
 
 def _validation_fields(experiment: Experiment, dataset: Dataset) -> tuple[Field, ...]:

@@ -11,6 +11,7 @@ from isl_jax.data.crops import CropPlan
 from isl_jax.inference.stored import locate
 from isl_jax.models import imagenet
 from isl_jax.models.heads import Head
+from isl_jax.study.annotated import SUGGESTION
 from isl_jax.study.duration import seconds_for, speeds_of
 from isl_jax.study.grid import Grid
 from isl_jax.study.records import (
@@ -36,12 +37,13 @@ State = Literal["done", "to score", "to resume", "failed before", "to do", "othe
 
 @dataclasses.dataclass(frozen=True)
 class PlannedRun:
-    """One run of a sweep, with the crops that it will be tested on and the alpha of its arms."""
+    """One run of a sweep, with what it shares with others: test crops, alpha, order of fields."""
 
     experiment: Experiment
     workdir: Path
     crops: CropPlan
     alpha: SharedAlpha | None = None
+    suggestion: Path | None = None
 
     @property
     def name(self) -> str:
@@ -165,13 +167,14 @@ def plan_sweep(
     runs = [pretext] if plans_pretext else []
     checkpoint = str(isl_checkpoint or pretext.workdir)
     head = _with_init(segment, ISL, checkpoint).head
+    segment = _chosen_with(segment, checkpoint if ISL in grid.inits else None)
     alpha = _shared_alpha(_with_head(segment, head), grid, workdir)
     for arm, n, seed in grid.runs(head):
         experiment = dataclasses.replace(segment, seed=seed, num_annotated=n)
         experiment = _with_init(experiment, arm.init, checkpoint if arm.init == ISL else None)
         experiment = _with_head(experiment, arm.head)
         folder = workdir / "runs" / run_name(arm.name, n, seed)
-        runs.append(PlannedRun(experiment, folder, crops, alpha))
+        runs.append(PlannedRun(experiment, folder, crops, alpha, workdir / SUGGESTION))
     _refuse_other_crops(workdir, runs, crops)
     description = {
         "study": segment.study,
@@ -218,6 +221,14 @@ def _with_init(experiment: Experiment, kind: str, checkpoint: str | None = None)
 
 def _with_head(experiment: Experiment, head: Head) -> Experiment:
     return dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, head=head))
+
+
+def _chosen_with(segment: Experiment, checkpoint: str | None) -> Experiment:
+    """Fields are suggested by the pretext run of the sweep, in every arm the same."""
+    data = segment.data
+    if data.choose == "random" or data.choose_with:
+        return segment
+    return dataclasses.replace(segment, data=dataclasses.replace(data, choose_with=checkpoint))
 
 
 def _shared_alpha(segment: Experiment, grid: Grid, workdir: Path) -> SharedAlpha | None:

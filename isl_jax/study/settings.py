@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from isl_jax.data.coverage import CHOICES, Choice
 from isl_jax.data.crops import CropPlan, Margin
 from isl_jax.models.heads import Head
 from isl_jax.study.postprocessing import InstanceSettings
@@ -28,7 +29,8 @@ class DataSettings:
     """Where the prepared data are, how crops are drawn from them, and what is done to them.
 
     `placement` says who holds the training crops (`devices.fits_on_device`); `device_mib` bounds
-    what `auto` puts on the device.
+    what `auto` puts on the device. `choose` says which fields are annotated; `choose_with`, a model
+    by whose encoder fields are compared for `suggested` (None: by statistics of the images).
     """
 
     root: str
@@ -41,10 +43,13 @@ class DataSettings:
     intensity: float = 0.0
     placement: str = "auto"
     device_mib: int = 0
+    choose: Choice = "random"
+    choose_with: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "margin", tuple(self.margin))  # JSON has lists
         _choose("data.placement", self.placement, PLACEMENTS)
+        _choose("data.choose", self.choose, CHOICES)
         if not self.root:
             raise ValueError("data.root is not set: name the folder that isl-prepare wrote")
         if self.fresh_crops and self.placement == "device":

@@ -9,6 +9,7 @@ import dataclasses
 from pathlib import Path
 
 from isl_jax.files import read_json, write_json
+from isl_jax.study.annotated import SUGGESTION
 from isl_jax.study.experiment import initial_alpha
 from isl_jax.study.settings import Experiment
 from isl_jax.study.workdir import told_changes
@@ -38,7 +39,7 @@ class SharedAlpha:
             stored = read_json(self.path, remedy="delete it to measure again", keys=keys)
             if not told_changes(stored["settings"], settings):
                 return float(stored["alpha"])
-        alpha = initial_alpha(self.experiment)
+        alpha = initial_alpha(self.experiment, self.path.with_name(SUGGESTION))
         of = self.experiment
         measured = f"{of.init.kind} weights, head {of.head}, N = {of.num_annotated}, seed {of.seed}"
         print(f"alpha = {alpha:.4g} for all arms, measured on {measured}")

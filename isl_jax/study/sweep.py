@@ -51,7 +51,7 @@ def run_one(run: PlannedRun) -> str | None:
     try:
         with locked(run.workdir, "use another --workdir"):
             alpha = run.alpha.value() if run.alpha else None
-            run_experiment(run.experiment, run.workdir, alpha=alpha)
+            run_experiment(run.experiment, run.workdir, alpha=alpha, suggestion=run.suggestion)
             dataset = open_dataset(Path(run.experiment.data.root))
             evaluate_run(run.workdir, dataset, run.crops)
     except InterruptedTrainingError:

@@ -30,8 +30,9 @@ from typing import Any
 import numpy as np
 from absl import flags
 
+from isl_jax.data.coverage import annotated_subset
 from isl_jax.data.crops import CropPlan
-from isl_jax.data.store import Dataset, annotated_subset, open_dataset
+from isl_jax.data.store import Dataset, open_dataset
 from isl_jax.files import read_json, write_json, written_whole
 from isl_jax.ingest.labels import read_label_image
 from isl_jax.ingest.listing import stem_of_image

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import tifffile
 
+from isl_jax.data.coverage import annotated_subset
 from isl_jax.data.normalisation import NORMALISATIONS, PAPER, Levels, measure
 from isl_jax.data.stain import StainScale
-from isl_jax.data.store import Dataset, Field, annotated_subset, open_dataset
+from isl_jax.data.store import Dataset, Field, open_dataset
 
 
 def test_arrays_are_the_raw_files_memory_mapped_in_their_own_dtype(dataset):

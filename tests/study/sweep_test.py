@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from isl_jax.data.store import annotated_subset
+from isl_jax.data.coverage import annotated_subset
 from isl_jax.inference import model as inference
 from isl_jax.inference.model import load_model
 from isl_jax.study import experiment as experiments
@@ -118,7 +118,7 @@ def test_alpha_is_measured_again_for_other_settings_alone(tmp_path, make_dataset
     dataset = make_dataset(tmp_path / "data", "cell")
     measured = []
     (tmp_path / "sweep").mkdir()
-    monkeypatch.setattr(shared_alpha, "initial_alpha", lambda e: measured.append(e.seed) or 0.25)
+    monkeypatch.setattr(shared_alpha, "initial_alpha", lambda e, _: measured.append(e.seed) or 0.25)
 
     def alpha(seeds, **changes):
         pretrain, segment = pair(dataset)

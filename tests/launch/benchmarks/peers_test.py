@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from isl_jax.data.store import annotated_subset
+from isl_jax.data.coverage import annotated_subset
 from isl_jax.study.records import read_rows
 from tests.launch.conftest import ROOT
 from tests.study.conftest import write_dataset

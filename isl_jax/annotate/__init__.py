@@ -1,0 +1,1 @@
+"""Which fields to annotate, drafts of their labels, and the folder that goes to the annotator."""
