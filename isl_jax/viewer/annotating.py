@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from isl_jax.annotate.returned import RECORD, is_annotation_folder
+from isl_jax.files import read_json
 from isl_jax.ingest import readers
 from isl_jax.ingest.discovery import match_files
 from isl_jax.ingest.fields import RawField
@@ -64,13 +66,27 @@ class Annotation:
     stain: str = "stain"
     draft: str = "draft"
 
+    @property
+    def is_suggested(self) -> bool:
+        """Whether isl-annotate wrote the folder: its fields have an order, all of them is drawn."""
+        return is_annotation_folder(self.folder)
+
     def fields(self) -> tuple[ToAnnotate, ...]:
-        """All fields that have the inputs, by name; raises what isl-prepare would."""
+        """All fields with the inputs, as suggested or by name; raises what isl-prepare would."""
         layout = dataclasses.replace(
             PRESETS["folder"], inputs=parse_roles(self.inputs), stain=None, labels=()
         )
         raw, _ = match_files(self.folder, layout)
-        return tuple(self._field(field, layout.inputs[0]) for field in raw)
+        fields = tuple(self._field(field, layout.inputs[0]) for field in raw)
+        if not self.is_suggested:
+            return fields
+        keys = {"fields": [{"name": str}]}
+        record = read_json(
+            self.folder / RECORD, remedy="make it again with isl-annotate", keys=keys
+        )
+        order = [field["name"] for field in record["fields"]]
+        known = [field for field in fields if field.name in order]
+        return tuple(sorted(known, key=lambda field: order.index(field.name)))
 
     def _field(self, raw: RawField, role: Role) -> ToAnnotate:
         if raw.fault is not None:
@@ -125,6 +141,8 @@ class Annotation:
             raise ValueError(
                 f"{field.name}: no object is drawn; draw some, or choose another field"
             )
+        if self.is_suggested and (labels == IGNORE).any():
+            raise ValueError(f"{field.name}: of a folder of isl-annotate all has to be drawn")
         there = field.found(MASKS)
         if there is not None and there != field.file(MASKS):
             raise ValueError(f"{there}: holds its masks; save these as {field.file(MASKS).name}")
@@ -135,6 +153,8 @@ class Annotation:
 
     def command(self, out: str) -> CommandLine:
         """What prepares the images with the masks that were drawn."""
+        if self.is_suggested:
+            return command_line("prepare", {"source": self.folder, "out": out or "DATA"})
         given = {"source": self.folder, "layout": "folder", "inputs": self.inputs}
         given |= {"stain": self.stain or None, "labels": MASKS, "ignore": IGNORE}
         return command_line("prepare", given | {"out": out or "DATA"})

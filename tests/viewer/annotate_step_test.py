@@ -1,5 +1,6 @@
 """The steps Annotate and Images: what is drawn is kept, whatever happens, and prepared."""
 
+import json
 import subprocess
 import sys
 
@@ -181,3 +182,15 @@ def test_what_does_not_fit_is_told(step, viewer, folder):
     step.folder_path.set(folder / "nothing")
     step.attempt(step.open)
     assert "no such folder" in step.told.text()
+
+
+def test_the_order_of_a_folder_of_isl_annotate(folder):
+    record = {"fields": [{"name": "w2"}, {"name": "w0"}]}
+    (folder / "annotate.json").write_text(json.dumps(record))
+    annotation = Annotation(folder)
+    assert [field.name for field in annotation.fields()] == ["w2", "w0"]
+    assert str(annotation.command("D")) == f"isl-prepare --source={folder} --out=D"
+    labels = np.ones(SHAPE, np.int32)
+    labels[0] = IGNORE
+    with pytest.raises(ValueError, match="all has to be drawn"):
+        annotation.finish(annotation.fields()[0], labels)
