@@ -31,6 +31,8 @@ def pretext_variables(source: str, dataset: Dataset, encoder: str) -> dict[str, 
         )
     for difference in _differences(info, dataset):
         print(f"{source}: {difference}")
+    if len(info.channels) == len(dataset.channels):
+        return variables
     return with_inputs(variables, len(dataset.channels))
 
 
