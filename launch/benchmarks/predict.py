@@ -100,6 +100,7 @@ def _field(index: int) -> np.ndarray:
     if "ISL_JAX_DATA" in os.environ and real.is_file():
         # At the size that the model has learnt, and mirrored to fill a field.
         image = np.roll(bin_average(tifffile.imread(real), 2), 100 * index, axis=1)
+        image = image[:_SIZE, :_SIZE]
         pads = [(0, _SIZE - side) for side in image.shape]
         return np.pad(image, pads, mode="symmetric")
     labels = cells(_SIZE, 300, seed=index)
