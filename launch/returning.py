@@ -1,6 +1,7 @@
 """Take back a folder of `isl-annotate` with the masks drawn: its data set, with the new labels."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from isl_jax.annotate.returned import returned_masks, root_of, unchanged_drafts
 from isl_jax.data.relabelled import with_labels
 from isl_jax.data.store import open_dataset
-from isl_jax.ingest.labels import count_pieces, read_label_image
+from isl_jax.ingest.labels import count_pieces, read_drawn_labels
 from isl_jax.locks import locked
 
 
@@ -17,16 +18,16 @@ def take_back(options: Mapping[str, Any]) -> None:
     """Do what `options`, those given to `isl-prepare`, ask for with the folder `source`.
 
     `out` is written; without it, or for a `dry_run`, what would be done is told. `root`: the data
-    set, if it was moved. Raises ValueError or FileNotFoundError in one line, with nothing written,
-    for other options, masks that do not fit, where nothing is annotated yet, or where the data set
-    is gone.
+    set, if it was moved; `ignore`: the label of pixels that are not annotated. Raises ValueError or
+    FileNotFoundError in one line, with nothing written, for other options, masks that do not fit,
+    where nothing is annotated yet, or where the data set is gone.
     """
     folder = Path(options["source"])
-    unused = sorted(options.keys() - {"source", "out", "root", "overwrite", "dry_run"})
+    unused = sorted(options.keys() - {"source", "out", "root", "overwrite", "dry_run", "ignore"})
     if unused:
         raise ValueError(
             f"--{unused[0]}: {folder} is a folder of isl-annotate, whose data set is prepared "
-            "already; give --out, and --root if the data set was moved"
+            "already; give --out, --ignore, and --root if the data set was moved"
         )
     root = Path(options["root"]) if options.get("root") else root_of(folder)
     out = None if options.get("dry_run") or not options.get("out") else Path(options["out"])
@@ -36,10 +37,12 @@ def take_back(options: Mapping[str, Any]) -> None:
             "is now"
         )
     dataset = open_dataset(root)
-    masks, untouched = returned_masks(folder, read_label_image)
+    masks, untouched = returned_masks(
+        folder, partial(read_drawn_labels, ignore=options.get("ignore"))
+    )
     for name, labels in masks.items():
         _check_pieces(folder, name, labels, dataset.study)
-        print(f"  {name}: {len(np.setdiff1d(labels, 0))} objects")
+        print(f"  {name}: {len(np.unique(labels[labels > 0]))} objects")
     for name in unchanged_drafts(folder, masks):
         print(f"  {name}: is the draft, pixel for pixel")
     if untouched:

@@ -88,6 +88,7 @@ def returned_masks(
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Field → labels int32 [H, W] that the annotator drew; and names of the fields not annotated.
 
+    Labels are below 0 where they say nothing.
     `read`: a function from a file to labels. A field counts as annotated if there is a mask file of
     it: `<field>_masks.tif`, or what Cellpose saves beside its image or stain. Raises ValueError
     where masks are of another size, without an object, or missing beside a draft that was drawn
@@ -112,7 +113,7 @@ def returned_masks(
                 f"{path}: is {labels.shape[0]} × {labels.shape[1]} pixels, the image is "
                 f"{field['height']} × {field['width']}; draw on the image of this folder"
             )
-        if not labels.any():
+        if not (labels > 0).any():
             raise ValueError(f"{path}: holds no object; remove it if the field is not annotated")
         found[name] = labels
     if not found:

@@ -9,15 +9,16 @@ from pathlib import Path
 import numpy as np
 
 from isl_jax.data.description import DESCRIPTION, REMEDY
+from isl_jax.data.partial import split_ignored
 from isl_jax.data.preview import PREVIEW, write_preview
-from isl_jax.data.store import FIELDS_DIR, LABELS, Dataset, open_dataset
+from isl_jax.data.store import FIELDS_DIR, IGNORED, LABELS, Dataset, open_dataset
 from isl_jax.files import read_json, written_whole
 
 
 def with_labels(
     dataset: Dataset, labels: Mapping[str, np.ndarray], out: Path, *, source: str
 ) -> None:
-    """Write `out`: the data set with `labels`, field → int32 [H, W], 0 background.
+    """Write `out`: the data set with `labels`, field → int32 [H, W], 0 background, ignored below 0.
 
     Splits, scales and statistics stay. Files are hard links where the disk allows: no file of a
     data set is ever changed in place. `source`, where the labels are from, is recorded. Raises
@@ -40,7 +41,8 @@ def with_labels(
     for entry in record["fields"]:
         if entry["name"] in labels:
             image = labels[entry["name"]]
-            entry |= {"has_labels": True, "num_labels": len(np.setdiff1d(image, 0))}
+            entry |= {"has_labels": True, "num_labels": len(np.unique(image[image > 0]))}
+            entry["has_ignored"] = bool((image < 0).any())
     annotated = record.get("annotated", [])
     record["annotated"] = [*annotated, {"source": source, "fields": sorted(labels)}]
     with written_whole(out) as draft:
@@ -51,7 +53,10 @@ def with_labels(
             for path in (dataset.root / FIELDS_DIR / field.name).glob("*.npy"):
                 _link(path, folder / path.name)
             if field.name in labels:
-                np.save(folder / LABELS, np.ascontiguousarray(labels[field.name], np.int32))
+                ids, ignored = split_ignored(labels[field.name], None)
+                np.save(folder / LABELS, np.ascontiguousarray(ids, np.int32))
+                if ignored is not None:
+                    np.save(folder / IGNORED, ignored)
         (draft / DESCRIPTION).write_text(json.dumps(record, indent=1))
         write_preview(open_dataset(draft), draft / PREVIEW)
 

@@ -17,6 +17,7 @@ _SMALLEST = 50
 _LARGEST = int(np.iinfo(np.int32).max)
 # Of pixels that nobody has said anything about, in what `read_labels` gives.
 IGNORED = -1
+_USUAL = 65535  # by which they are drawn
 _SAY_SO = ", or say that they are"
 
 
@@ -52,12 +53,18 @@ def read_label_image(path: Path) -> np.ndarray:
 
     Raises ValueError or OSError in one line that names the file.
     """
-    part, files = Part(path), ImageFiles()
-    check_labels([(part, label_info(part, files))])
     try:
-        return _as_ids(path, _plane(part, files))
+        return read_drawn_labels(path)
     except AskForError as error:  # a prediction has an answer everywhere
         raise ValueError(error.fault.removesuffix(_SAY_SO)) from None
+
+
+def read_drawn_labels(path: Path, *, ignore: int | None = None) -> np.ndarray:
+    """Instance ids int32 [H, W] of a file of its own that somebody drew, as `read_labels`."""
+    part, files = Part(path), ImageFiles()
+    check_labels([(part, label_info(part, files))])
+    labels = _plane(part, files)
+    return _with_ignored(path, labels, _ignored(path, labels, ignore))
 
 
 def read_labels(
@@ -75,8 +82,13 @@ def read_labels(
     ignored = _ignored(part.path, labels, ignore)
     if text.endswith(":components"):
         ids = instances_from_mask(np.where(ignored, 0, labels))
-    else:
-        ids = _as_ids(part.path, np.where(ignored, labels.dtype.type(0), labels))
+        ids[ignored] = IGNORED
+        return ids
+    return _with_ignored(part.path, labels, ignored)
+
+
+def _with_ignored(path: Path, labels: np.ndarray, ignored: np.ndarray) -> np.ndarray:
+    ids = _as_ids(path, np.where(ignored, labels.dtype.type(0), labels))
     ids[ignored] = IGNORED
     return ids
 
@@ -123,12 +135,12 @@ def _as_ids(path: Path, labels: np.ndarray) -> np.ndarray:
             f"{path}: labels go from {low} to {high}, expected 0 for background up to {_LARGEST}; "
             "number the cells from 1"
         )
-    if labels.dtype.kind in "iu" and high == np.iinfo(labels.dtype).max:
+    if labels.dtype.kind in "iu" and high in (np.iinfo(labels.dtype).max, _USUAL):
         others = labels[(labels > 0) & (labels < high)]
         if others.size and others.max() < high - 1:
             raise AskForError(
                 f"{path}: {int((labels == high).sum())} pixels have the label {high}, the highest "
-                f"that {labels.dtype} holds, the other ids end at {others.max()}: these look "
+                f"of its kind, the other ids end at {others.max()}: these look "
                 f"ignored, not like an object; set them to 0 or to an id of their own{_SAY_SO}",
                 "ignore",
                 str(high),

@@ -2,6 +2,7 @@
 
 import shutil
 
+import numpy as np
 import pytest
 import tifffile
 
@@ -25,6 +26,23 @@ def test_a_folder_goes_out_and_comes_back(launch, dataset, tmp_path):  # noqa: F
     # A second time for the same folder: its masks are never overwritten.
     done = launch("annotate", f"--root={dataset.root}", "--out=todo", "--overwrite", cwd=tmp_path)
     assert done.returncode == 1 and "never overwritten" in done.stderr
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32])  # as Fiji and as napari save
+def test_what_was_painted_unknown_comes_back_as_such(launch, dataset, tmp_path, dtype):  # noqa: F811
+    launch("annotate", f"--root={dataset.root}", "--count=1", "--out=todo", cwd=tmp_path)
+    draft = next((tmp_path / "todo").glob("*_draft.tif"))
+    name = draft.name.removesuffix("_draft.tif")
+    labels = tifffile.imread(draft).astype(dtype)
+    labels[:10] = 65535
+    tifffile.imwrite(tmp_path / "todo" / f"{name}_masks.tif", labels)
+    done = launch("prepare", "--source=todo", "--out=new", cwd=tmp_path)
+    assert done.returncode == 1 and done.stderr.rstrip().endswith("(--ignore=65535)")
+    done = launch("prepare", "--source=todo", "--ignore=65535", "--out=new", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    new = open_dataset(tmp_path / "new")
+    assert np.array_equal(new.ignored(name), labels == 65535)
+    assert np.array_equal(new.labels(name), np.where(labels == 65535, 0, labels))
 
 
 @pytest.mark.parametrize(
