@@ -141,8 +141,6 @@ class Annotation:
             raise ValueError(
                 f"{field.name}: no object is drawn; draw some, or choose another field"
             )
-        if self.is_suggested and (labels == IGNORE).any():
-            raise ValueError(f"{field.name}: of a folder of isl-annotate all has to be drawn")
         there = field.found(MASKS)
         if there is not None and there != field.file(MASKS):
             raise ValueError(f"{there}: holds its masks; save these as {field.file(MASKS).name}")
@@ -154,7 +152,8 @@ class Annotation:
     def command(self, out: str) -> CommandLine:
         """What prepares the images with the masks that were drawn."""
         if self.is_suggested:
-            return command_line("prepare", {"source": self.folder, "out": out or "DATA"})
+            given = {"source": self.folder, "ignore": IGNORE, "out": out or "DATA"}
+            return command_line("prepare", given)
         given = {"source": self.folder, "layout": "folder", "inputs": self.inputs}
         given |= {"stain": self.stain or None, "labels": MASKS, "ignore": IGNORE}
         return command_line("prepare", given | {"out": out or "DATA"})
